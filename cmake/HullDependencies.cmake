@@ -1,0 +1,28 @@
+# Third-party libraries, all from the distribution (docs/dependencies.md says what each is for).
+find_package(PkgConfig REQUIRED)
+find_package(Threads REQUIRED)
+find_package(OpenSSL REQUIRED)
+find_package(nlohmann_json REQUIRED)
+find_package(GTest REQUIRED)
+find_package(Boost 1.74 REQUIRED)
+find_package(CLI11 REQUIRED)
+find_package(fmt REQUIRED)
+
+pkg_check_modules(EXT2FS REQUIRED IMPORTED_TARGET ext2fs com_err)
+pkg_check_modules(ARCHIVE REQUIRED IMPORTED_TARGET libarchive)
+pkg_check_modules(CURL REQUIRED IMPORTED_TARGET libcurl)
+pkg_check_modules(ZSTD REQUIRED IMPORTED_TARGET libzstd)
+pkg_check_modules(ZLIB REQUIRED IMPORTED_TARGET zlib)
+pkg_check_modules(ISAL REQUIRED IMPORTED_TARGET libisal)
+pkg_check_modules(SQLITE REQUIRED IMPORTED_TARGET sqlite3)
+pkg_check_modules(URING REQUIRED IMPORTED_TARGET liburing)
+pkg_check_modules(SECCOMP REQUIRED IMPORTED_TARGET libseccomp)
+pkg_check_modules(NFTABLES REQUIRED IMPORTED_TARGET libnftables)
+pkg_check_modules(NL_ROUTE REQUIRED IMPORTED_TARGET libnl-route-3.0)
+
+# libfdt ships no pkg-config file in Debian.
+find_library(FDT_LIBRARY fdt REQUIRED)
+find_path(FDT_INCLUDE_DIR libfdt.h REQUIRED)
+add_library(hull_fdt INTERFACE)
+target_link_libraries(hull_fdt INTERFACE ${FDT_LIBRARY})
+target_include_directories(hull_fdt INTERFACE ${FDT_INCLUDE_DIR})
