@@ -1,0 +1,233 @@
+// The language between the engine on the host and hull-init in the guest, over vsock streams. Pure
+// data: messages, their encoding, their bounds. Both ends distrust the other: every decode is
+// bounded, and a message that does not decode completely closes the connection.
+//
+// Two ports, both served by hull-init, connections always opened by the host:
+//   kControlPort  requests and replies in any order (matched by `request`), and events (request 0).
+//                 One connection at a time; a new one replaces the old (the engine restarted).
+//                 State outlives connections: exits stay listed until ForgetProcess.
+//   kStreamPort   one OpenStream frame, one reply frame (Ok or Failure), then data as its kind
+//   says.
+//
+// Frame: u32 payload size, u16 type, u16 zero, u32 request, then the payload, which starts with the
+// container id. All little-endian (base/bytes.h).
+#pragma once
+
+#include <cstdint>
+#include <optional>
+#include <string>
+#include <string_view>
+#include <variant>
+#include <vector>
+
+namespace hull::guest {
+
+inline constexpr uint32_t kProtocolVersion = 1;
+inline constexpr uint32_t kControlPort = 1024;
+inline constexpr uint32_t kStreamPort = 1025;
+
+inline constexpr size_t kFrameHeaderBytes = 12;
+inline constexpr size_t kMaxPayloadBytes = 4 << 20;
+inline constexpr size_t kMaxContainerIdBytes = 64;
+inline constexpr size_t kMaxStringBytes = 1 << 20;  // one argument or environment variable
+inline constexpr size_t kMaxListItems = 16384;
+inline constexpr uint64_t kRetainedOutputBytes =
+    256 * 1024;                                      // per output stream, until acknowledged
+inline constexpr const char* kMainProcess = "main";  // the process id of a container's own command
+
+// --- requests, host → guest; the reply is Ok, Failure or the type named ---
+
+struct Hello {  // → HelloReply
+  uint32_t version = kProtocolVersion;
+  int64_t wall_clock_ns = 0;  // the guest sets its clock; 0 leaves it
+};
+
+struct ConfigureNetwork {  // eth0 up; loopback is always up
+  std::string address;     // "172.17.0.2", empty: loopback only
+  uint8_t prefix_length = 0;
+  std::string gateway;
+  uint16_t mtu = 1500;
+};
+
+struct Mount {
+  enum class Kind : uint8_t { kTmpfs = 0, kVirtioFs = 1, kDisk = 2 };
+  Kind kind = Kind::kTmpfs;
+  std::string source;       // virtio-fs tag or /dev/vdX
+  std::string destination;  // absolute, inside the container; created when missing
+  std::string options;      // tmpfs: "size=…,mode=…"; others: "ro" …
+};
+
+// Assembles the root file system and the container's namespaces and cgroup; runs nothing.
+struct CreateContainer {
+  std::string root_disk;      // "/dev/vda": the image's stitched ext4, mounted read-only
+  std::string writable_disk;  // "/dev/vdb": ext4 for the upper directories; empty: tmpfs
+  bool read_only_root = false;
+  std::string hostname;
+  std::string resolv_conf;  // contents; empty leaves the image's file
+  std::string hosts;        // contents of /etc/hosts; empty leaves the image's file
+  std::vector<Mount> mounts;
+  uint64_t shm_bytes = 64 << 20;
+  std::vector<std::string> masked_paths;  // hidden behind /dev/null or an empty tmpfs
+  std::vector<std::string> read_only_paths;
+  uint64_t pids_limit = 0;    // 0: none
+  uint64_t memory_bytes = 0;  // cgroup limit inside the VM; 0: the VM's memory is the limit
+};
+
+struct Rlimit {
+  uint32_t resource = 0;  // RLIMIT_*
+  uint64_t soft = 0;
+  uint64_t hard = 0;
+};
+
+struct StartProcess {   // → ProcessStarted, or Failure with kNotFound / kPermission / …
+  std::string process;  // kMainProcess or an exec id; unique within the container
+  std::vector<std::string> arguments;    // [0] is looked up in PATH of `environment`
+  std::vector<std::string> environment;  // "K=V"; HOME is set from passwd when absent
+  std::string working_directory;         // created (0755, root) when missing, as Docker does
+  std::string user;                      // "", "name", "uid", "name:group", "uid:gid"
+  std::vector<std::string> additional_groups;
+  uint64_t capabilities = 0;  // bounding = effective = permitted = inheritable for root
+  bool no_new_privileges = false;
+  std::vector<Rlimit> rlimits;
+  bool terminal = false;
+  uint16_t rows = 0;
+  uint16_t columns = 0;
+  bool open_stdin = false;  // false: /dev/null
+};
+
+struct SignalProcess {
+  std::string process;
+  uint32_t signal = 15;
+  bool whole_container = false;  // every process of the container
+};
+
+struct ResizeTerminal {
+  std::string process;
+  uint16_t rows = 0;
+  uint16_t columns = 0;
+};
+
+struct ForgetProcess {  // drops an exited process's record and unread output
+  std::string process;
+};
+
+struct ListState {};  // → StateReply
+
+struct ListProcesses {};  // → ProcessTable (docker top)
+
+// Build: what was written so far becomes a read-only layer below a new, empty upper directory.
+// Refused while a process of the container runs. The reply is LayerSealed.
+struct SealLayer {};
+
+struct RemoveContainer {};  // kills what runs, unmounts
+
+struct Pause {};  // freezes the container's cgroup
+struct Resume {};
+
+struct PowerOff {};  // kills everything, syncs, unmounts, powers off; Ok is sent first
+
+// Opens a data stream (kStreamPort only).
+struct OpenStream {
+  enum class Kind : uint8_t {
+    kStdin = 0,  // host → guest raw bytes; half-close is end of input, a reset is not
+    kStdout = 1,  // guest → host raw bytes from `offset` on; host → guest: u64 acknowledged totals.
+    kStderr = 2,      //   The guest keeps what is not acknowledged (kRetainedOutputBytes, then the
+                      //   process blocks). The guest half-closes at the end of output. A terminal's
+                      //   output is kStdout.
+    kReadLayer = 3,   // chunks: tar of the sealed layer `offset`, OCI whiteouts, sorted by path
+    kWriteLayer = 4,  // chunks host → guest: tar applied as a sealed layer
+    kReadArchive = 5,   // chunks: tar of `path` in the container, as docker cp wants it
+    kWriteArchive = 6,  // chunks host → guest: tar unpacked into the directory `path`
+    kExport = 7,        // chunks: tar of the whole merged root file system
+    kReadChanges = 8,   // chunks: the upper directory as an OCI layer tar without sealing
+                        // (docker commit and diff)
+  };
+  std::string process;
+  Kind kind = Kind::kStdout;
+  uint64_t offset = 0;
+  std::string path;
+};
+// Chunked kinds: u32 size and that many bytes, repeated; size 0 ends, followed by a u32-sized error
+// text (empty: success). For writes the guest answers the end with its own end (size 0, error).
+inline constexpr uint32_t kMaxChunkBytes = 256 * 1024;
+
+// --- replies and events, guest → host ---
+
+struct Ok {};
+
+enum class FailureCode : uint16_t {
+  kOther = 0,
+  kNotFound = 1,    // no such program, container, process or path → exit code 127 for programs
+  kPermission = 2,  // not executable, is a directory → exit code 126
+  kInvalid = 3,     // bad user, bad working directory, bad argument
+  kConflict = 4,    // exists already, or still running
+};
+struct Failure {
+  FailureCode code = FailureCode::kOther;
+  std::string message;
+};
+
+struct HelloReply {
+  uint32_t version = kProtocolVersion;
+  std::string kernel_release;
+};
+
+struct ProcessStarted {
+  uint32_t pid = 0;  // in the guest
+};
+
+struct LayerSealed {
+  uint64_t layer = 0;  // names it in OpenStream::offset
+};
+
+struct ProcessExited {  // event
+  std::string process;
+  int32_t exit_code = 0;  // 0–255; 128 + signal when killed
+  bool out_of_memory = false;
+};
+
+struct ProcessState {
+  std::string process;
+  uint32_t pid = 0;
+  bool running = false;
+  int32_t exit_code = 0;
+  bool out_of_memory = false;
+};
+struct ContainerState {
+  std::string id;
+  std::vector<ProcessState> processes;
+};
+struct StateReply {
+  std::vector<ContainerState> containers;
+};
+
+struct ProcessTable {
+  std::vector<std::string> titles;             // UID PID PPID C STIME TTY TIME CMD
+  std::vector<std::vector<std::string>> rows;  // each as long as titles
+};
+
+using Message =
+    std::variant<Hello, ConfigureNetwork, CreateContainer, StartProcess, SignalProcess,
+                 ResizeTerminal, ForgetProcess, ListState, ListProcesses, SealLayer,
+                 RemoveContainer, Pause, Resume, PowerOff, OpenStream, Ok, Failure, HelloReply,
+                 ProcessStarted, LayerSealed, ProcessExited, StateReply, ProcessTable>;
+// The frame type is the index in Message: append only.
+
+struct Frame {
+  uint32_t request = 0;   // chosen by the host; 0 for events
+  std::string container;  // empty: the whole VM
+  Message message;
+};
+
+std::string encode(const Frame& frame);  // header and payload
+
+// Header of a frame: nullopt when it can belong to no valid frame.
+struct FrameHeader {
+  uint32_t payload_bytes = 0;
+  uint16_t type = 0;
+  uint32_t request = 0;
+};
+std::optional<FrameHeader> decodeHeader(std::string_view bytes);  // kFrameHeaderBytes of them
+std::optional<Frame> decodePayload(const FrameHeader& header, std::string_view payload);
+
+}  // namespace hull::guest

@@ -1,0 +1,105 @@
+// What a hull-vmm process is told about its machine: pure data, shared by the engine (which writes
+// it) and the VMM (which reads it). Every file is named by a descriptor number of the VMM process,
+// already open: the VMM opens nothing but /dev/kvm. Serialised as JSON. Any thread.
+//
+//   hull-vmm --config-fd N      reads the JSON from descriptor N to its end
+//
+// Exit: the VMM writes one JSON object {"reason": "...", "detail": "..."} (ExitReason's text) to
+// `status_fd` and ends with the exit status given at ExitReason.
+#pragma once
+
+#include <array>
+#include <cstdint>
+#include <optional>
+#include <string>
+#include <string_view>
+#include <vector>
+
+namespace hull::vmm {
+
+inline constexpr uint32_t kMaxVcpus = 64;
+inline constexpr uint64_t kMinMemoryMib = 32;
+inline constexpr uint64_t kMaxMemoryMib = 1024 * 1024;
+inline constexpr size_t kMaxDisks = 16;
+inline constexpr size_t kMaxSegmentsPerDisk = 1024;
+inline constexpr uint64_t kSectorBytes = 512;
+
+// [disk_offset, disk_offset + length) of the disk is [file_offset, file_offset + length) of `fd`.
+// All three in bytes, multiples of kSectorBytes. Segments are sorted by disk_offset and do not
+// overlap; what no segment covers reads as zeros and refuses writes.
+struct DiskSegment {
+  int fd = -1;
+  uint64_t file_offset = 0;
+  uint64_t disk_offset = 0;
+  uint64_t length = 0;
+};
+
+struct DiskConfig {
+  std::string id;  // virtio-blk serial, at most 20 bytes
+  uint64_t size_bytes = 0;
+  bool read_only = true;
+  std::vector<DiskSegment> segments;
+};
+
+struct NetConfig {
+  int tap_fd = -1;  // IFF_TAP | IFF_NO_PI | IFF_VNET_HDR, attached to its interface
+  std::array<uint8_t, 6> mac{};
+  uint16_t mtu = 1500;
+};
+
+// The host side of virtio-vsock. `listener_fd` is a listening AF_UNIX stream socket: a client
+// connects, writes "CONNECT <port>\n", reads "OK <port>\n" once the guest accepted (or
+// "ERR <reason>\n" and the end), and from then on owns a byte stream to that guest port.
+// shutdown(2) is half-close, both ways. Guest-initiated connections are reset.
+struct VsockConfig {
+  uint32_t guest_cid = 3;
+  int listener_fd = -1;
+};
+
+struct VmConfig {
+  uint64_t memory_mib = 512;
+  uint32_t vcpus = 1;
+  int kernel_fd = -1;  // uncompressed ELF vmlinux
+  int initrd_fd = -1;
+  std::string command_line;       // appended to the VMM's own
+  std::vector<DiskConfig> disks;  // guest: /dev/vda, /dev/vdb, … in this order
+  std::optional<NetConfig> net;
+  std::optional<VsockConfig> vsock;
+  int console_fd = -1;        // what the guest writes to hvc0 (bounded by the VMM); -1: dropped
+  int control_fd = -1;        // listening AF_UNIX stream socket, one JSON object per line; -1: none
+  int status_fd = -1;         // the exit object; -1: none
+  bool early_serial = false;  // ttyS0 to console_fd from the first instruction; slow, for debugging
+  // Identity after the jail: both 0 keeps the caller's.
+  uint32_t uid = 0;
+  uint32_t gid = 0;
+};
+
+// Both throw hull::Error(kInvalidArgument) naming the field; a parsed config is valid in itself
+// (ranges, order, counts), though its descriptors are not looked at.
+std::string toJson(const VmConfig& config);
+VmConfig parseVmConfig(std::string_view json);
+
+enum class ExitReason {
+  kPowerOff,     // "poweroff", exit status 0: the guest asked for it
+  kReset,        // "reset", 0: the guest asked for a restart; the VMM never restarts by itself
+  kPanic,        // "panic", 10: the guest kernel said so
+  kTripleFault,  // "triple-fault", 11: the vCPU shut down without a word
+  kTerminated,   // "terminated", 12: SIGTERM, or {"command":"stop"} on the control socket
+  kError,        // "error", 13: the VMM or KVM failed; detail says what
+};
+std::string_view toString(ExitReason reason);
+
+// What the guest side of Hull writes to the exit port (8-bit I/O port), with ioperm(2).
+inline constexpr uint16_t kExitPort = 0x500;
+enum class ExitPortValue : uint8_t {
+  kReady = 1,  // hull-init is serving: the VMM notes the time; the VM goes on
+  kPowerOff = 2,
+  kReset = 3,
+  kPanic = 4,
+};
+
+// Control socket, one JSON object per line each way:
+//   {"command":"status"} → {"state":"running"|"paused","ready_us":N|null,"vcpus":N,"memory_mib":N}
+//   {"command":"pause"|"resume"|"stop"} → {"ok":true} or {"error":"..."}
+
+}  // namespace hull::vmm
