@@ -1,0 +1,33 @@
+// .dockerignore rules (Docker's moby/patternmatcher semantics): later rules win, "!" re-includes,
+// "**" spans folders, a match of a parent counts. Target hull_dockerignore (base only): the client
+// uses it when it packs a context. Pure values.
+#pragma once
+
+#include <memory>
+#include <string>
+#include <string_view>
+#include <vector>
+
+namespace hull::build {
+
+inline constexpr size_t kMaxIgnoreBytes = 1 << 20;
+inline constexpr size_t kMaxIgnorePatterns = 10'000;
+
+class IgnoreRules {
+ public:
+  IgnoreRules();
+  static IgnoreRules parse(std::string_view text);  // throws kInvalidArgument with the line number
+  IgnoreRules(IgnoreRules&&) noexcept;
+  IgnoreRules& operator=(IgnoreRules&&) noexcept;
+  ~IgnoreRules();
+
+  bool excludes(std::string_view path) const;  // relative, cleaned path
+  // No path below this excluded folder can be re-included: a walker may skip it.
+  bool prunes(std::string_view directory) const;
+
+ private:
+  struct Pattern;
+  std::vector<Pattern> patterns_;
+};
+
+}  // namespace hull::build

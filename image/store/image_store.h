@@ -1,0 +1,120 @@
+// The images of a host: names, manifests, configs, and the disks made of their layers. Metadata in
+// SQLite (<root>/images.db), content in BlobStore and LayerStore under the same root. Killed at any
+// instant it holds either the old or the new state; collectGarbage() removes what nothing names.
+// Any thread.
+#pragma once
+
+#include <cstdint>
+#include <functional>
+#include <memory>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "image/config.h"
+#include "image/ext4/stitch.h"
+#include "image/layer/tree.h"
+#include "image/manifest.h"
+#include "image/reference.h"
+#include "image/store/blob_store.h"
+#include "image/store/layer_store.h"
+
+namespace hull::image {
+
+struct Image {
+  Digest id;        // of the config blob: Docker's image id
+  Digest manifest;  // of the manifest blob
+  ImageConfig config;
+  std::vector<Descriptor> layer_blobs;  // as in the manifest
+  uint64_t size_bytes = 0;              // unpacked
+  std::vector<Reference> tags;          // familiar order
+  std::vector<Reference> digests;       // name@manifest digest, of pulled and pushed names
+};
+
+// A root disk ready for a VMM: `segments` with the files to open (read-only).
+struct RootDisk {
+  struct Segment {
+    std::string path;
+    uint64_t file_offset = 0;
+    uint64_t disk_offset = 0;
+    uint64_t length = 0;
+  };
+  uint64_t disk_bytes = 0;
+  std::vector<Segment> segments;
+};
+
+// Where blobs come from that the store does not have: a registry, an archive. Owned by the caller.
+class BlobSource {
+ public:
+  virtual ~BlobSource() = default;
+  virtual std::unique_ptr<Source> open(const Descriptor& blob) = 0;
+};
+
+// Progress of a long operation; called from worker threads, must be quick.
+struct LayerProgress {
+  Digest blob;
+  std::string status;  // Docker's words: "Pulling fs layer", "Downloading", "Extracting", "Pull
+                       // complete", "Already exists"
+  uint64_t current = 0;
+  uint64_t total = 0;
+};
+using ProgressFunction = std::function<void(const LayerProgress&)>;
+
+enum class RemoveOutcome { kUntagged, kDeleted };
+struct RemovedItem {
+  RemoveOutcome outcome;
+  std::string name;  // reference or digest
+};
+
+class ImageStore {
+ public:
+  explicit ImageStore(const std::string& root, LayerLimits limits = {});
+  ~ImageStore();
+
+  BlobStore& blobs();
+  LayerStore& layers();
+
+  // Fetches what is missing of the manifest's image (layers in parallel), unpacks, verifies, and
+  // records it; `names` are tags to set, atomically with the record. `manifest_json` are the exact
+  // bytes. Throws kNotSupported for another platform, a foreign layer or an unknown media type.
+  Image add(std::string_view manifest_json, BlobSource& source, const std::vector<Reference>& names,
+            const ProgressFunction& progress = {});
+
+  // Records an image made here: writes config and manifest for layers already in the store.
+  Image create(const ImageConfig& config, const std::vector<IngestedLayer>& layers,
+               const std::vector<Reference>& names);
+
+  // By reference, full or short id ("sha256:ab…" or ≥ 4 hex digits). Throws kNotFound with Docker's
+  // words ("No such image: …"), kConflict when a short id is ambiguous.
+  Image get(std::string_view name) const;
+  std::optional<Image> find(std::string_view name) const;
+  std::vector<Image> list() const;  // newest first
+
+  void tag(const Digest& image, const Reference& name);
+  void recordDigest(const Digest& image, const Reference& name);  // after push or pull
+  // Docker's rmi: by name untags, and deletes with the last name; by id deletes when at most one
+  // name is left or `force`. `in_use` says whether a container uses the image (then kConflict
+  // unless forced).
+  std::vector<RemovedItem> remove(std::string_view name, bool force,
+                                  const std::function<bool(const Digest&)>& in_use);
+
+  // The tree of an image, and its stitched disk: made on first use, then cached.
+  Tree tree(const Image& image) const;
+  Tree treeOf(const std::vector<Digest>& diff_ids) const;
+  RootDisk rootDisk(const std::vector<Digest>& diff_ids);
+
+  // Layers ingested for a build are not named by an image yet: pinned ones are not collected.
+  // The pin lasts as long as the token lives.
+  std::shared_ptr<void> pinLayers(const std::vector<Digest>& diff_ids);
+
+  struct Collected {
+    uint64_t blobs = 0, layers = 0, bytes = 0;
+  };
+  Collected collectGarbage();
+
+ private:
+  struct State;
+  std::unique_ptr<State> state_;
+};
+
+}  // namespace hull::image

@@ -1,0 +1,77 @@
+// Unpacked layers by diff id: <root>/layers/<diff hex>/{index,data}. One pass over a layer's
+// stream digests the blob, inflates, digests the tar, parses it, and writes index and data; nothing
+// is published before every digest that was asked for matches. Any thread; ingests run in parallel.
+#pragma once
+
+#include <cstdint>
+#include <memory>
+#include <optional>
+#include <string>
+
+#include "base/fd.h"
+#include "base/stream.h"
+#include "image/digest.h"
+#include "image/layer/index.h"
+#include "image/store/blob_store.h"
+
+namespace hull::image {
+
+// Limits on what a hostile layer can make the host do.
+struct LayerLimits {
+  uint64_t max_blob_bytes = uint64_t{64} << 30;
+  uint64_t max_unpacked_bytes = uint64_t{256} << 30;
+  uint64_t max_entries = kMaxEntriesPerLayer;
+  uint64_t max_ratio = 1100;  // unpacked ÷ blob, once past 64 MiB (gzip's own maximum is 1032)
+};
+
+struct IngestedLayer {
+  Digest diff_id;
+  Digest blob;             // the compressed (or plain) bytes as they came; empty when not kept
+  std::string media_type;  // OCI layer type by what the bytes are
+  uint64_t blob_bytes = 0;
+  uint64_t tar_bytes = 0;
+};
+
+enum class KeepBlob {
+  kNo,        // contexts of builds
+  kAsIs,      // pulled and loaded layers: the bytes as they came
+  kCompress,  // layers made here: gzip, deterministic (for push)
+};
+
+class LayerStore {
+ public:
+  LayerStore(std::string root, BlobStore& blobs, LayerLimits limits = {});
+
+  // gzip, zstd or plain tar, told by the bytes. `blob`, `diff_id`: expected digests or empty.
+  // Throws kCorrupt (digest, truncation, malformed), kTooLarge, kNoSpace, kNotSupported.
+  IngestedLayer ingest(Source& stream, KeepBlob keep, const Digest& blob = {},
+                       const Digest& diff_id = {});
+
+  bool has(const Digest& diff_id) const;
+  LayerIndex index(const Digest& diff_id) const;
+  std::string dataPath(const Digest& diff_id) const;  // for read-only descriptors
+  uint64_t dataBytes(const Digest& diff_id) const;
+  void remove(const Digest& diff_id);
+
+ private:
+  std::string root_;
+  BlobStore& blobs_;
+  LayerLimits limits_;
+};
+
+// A tree's or layer's entries written as a tar again (COPY layers, save, export). `data` gives the
+// content of a file entry.
+class LayerTarWriter {
+ public:
+  explicit LayerTarWriter(Sink& out);
+  ~LayerTarWriter();
+  void add(const Entry& entry,
+           int data_fd);  // data_fd: the file holding entry.data_offset; -1 none
+  void finish();          // the two zero blocks
+
+ private:
+  struct State;
+  std::unique_ptr<State> state_;
+};
+
+}  // namespace hull::image
