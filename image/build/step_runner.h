@@ -11,7 +11,7 @@
 #include <vector>
 
 #include "base/stream.h"
-#include "image/digest.h"
+#include "image/types/digest.h"
 
 namespace hull::build {
 

@@ -12,7 +12,7 @@
 #include "base/file.h"
 #include "base/hash.h"
 #include "base/stream.h"
-#include "image/digest.h"
+#include "image/types/digest.h"
 
 namespace hull::image {
 

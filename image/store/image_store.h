@@ -11,11 +11,11 @@
 #include <string>
 #include <vector>
 
-#include "image/config.h"
+#include "image/types/config.h"
 #include "image/ext4/stitch.h"
 #include "image/layer/tree.h"
-#include "image/manifest.h"
-#include "image/reference.h"
+#include "image/types/manifest.h"
+#include "image/types/reference.h"
 #include "image/store/blob_store.h"
 #include "image/store/layer_store.h"
 

@@ -10,7 +10,7 @@
 
 #include "base/fd.h"
 #include "base/stream.h"
-#include "image/digest.h"
+#include "image/types/digest.h"
 #include "image/layer/index.h"
 #include "image/store/blob_store.h"
 

@@ -5,7 +5,7 @@
 #include <string>
 #include <string_view>
 
-#include "image/digest.h"
+#include "image/types/digest.h"
 
 namespace hull::image {
 

@@ -9,8 +9,8 @@
 #include <string_view>
 #include <vector>
 
-#include "image/digest.h"
-#include "image/manifest.h"
+#include "image/types/digest.h"
+#include "image/types/manifest.h"
 
 namespace hull::image {
 

@@ -10,7 +10,7 @@
 #include <variant>
 #include <vector>
 
-#include "image/digest.h"
+#include "image/types/digest.h"
 
 namespace hull::image {
 

@@ -1,0 +1,117 @@
+// A container's virtual machine as the engine sees it: a hull-vmm process, the files it runs on,
+// and the connection to hull-init inside. Owned by one container (or one build stage). Calls block
+// and may come from any thread; events arrive on the Vm's own reader thread.
+//
+// The VM's folder (VmSpec::directory) holds everything needed to find it again after the engine
+// was killed: vsock.sock and control.sock (bound by the engine, held open by the VMM), vmm.pid,
+// status.json (written by the VMM at its end), console.log, writable.ext4.
+#pragma once
+
+#include <array>
+#include <chrono>
+#include <cstdint>
+#include <functional>
+#include <memory>
+#include <optional>
+#include <string>
+
+#include "base/fd.h"
+#include "guest-init/protocol/protocol.h"
+#include "image/store/image_store.h"
+
+namespace hull::engine {
+
+// Programs and files every VM needs; found once at start-up, missing ones named with a next step.
+struct VmResources {
+  std::string vmm_program;  // hull-vmm
+  std::string kernel;       // vmlinux
+  std::string initramfs;    // hull-initramfs
+  std::string
+      template_disk;  // empty formatted ext4, cloned for each writable disk; made on first use
+  uint32_t vmm_uid_base = 0;  // each VM gets a uid of its own from here; 0: keep the engine's
+};
+
+struct VmNetwork {
+  Fd tap;
+  std::array<uint8_t, 6> mac{};
+  uint16_t mtu = 1500;
+};
+
+struct VmSpec {
+  std::string directory;  // exists, empty
+  uint64_t memory_mib = 512;
+  uint32_t vcpus = 1;
+  image::RootDisk root;
+  uint64_t writable_bytes = uint64_t{10} << 30;  // sparse
+  std::optional<VmNetwork> network;
+};
+
+struct VmExit {
+  std::string reason;  // vmm::ExitReason's text, or "killed" when the VMM left no status
+  std::string detail;
+};
+
+class Vm {
+ public:
+  using EventFunction =
+      std::function<void(const std::string& container, const guest::ProcessExited&)>;
+  using ExitFunction = std::function<void(const VmExit&)>;
+
+  // Boots and returns once hull-init answered Hello (the clock is set). On failure everything of
+  // the VM is gone again and the error says what the VMM and the console said last.
+  static std::unique_ptr<Vm> start(const VmResources& resources, VmSpec spec);
+  // Finds a VM that an earlier engine process started; nullptr when it has ended meanwhile (its
+  // exit is then in lastExit(directory)).
+  static std::unique_ptr<Vm> adopt(const std::string& directory);
+  static std::optional<VmExit> lastExit(const std::string& directory);
+
+  virtual ~Vm() = default;  // stops the VMM if it still runs
+
+  // Set once, before the first process is started.
+  virtual void onProcessExit(EventFunction function) = 0;
+  virtual void onExit(ExitFunction function) = 0;  // once; at once when it has ended already
+
+  // One request, its reply. A Failure reply becomes a hull::Error of the matching kind whose
+  // message is the guest's. Throws kUnavailable when the VM is gone, kTimeout.
+  virtual guest::Message request(const std::string& container, guest::Message message,
+                                 std::chrono::milliseconds timeout = std::chrono::seconds(60)) = 0;
+
+  // A data stream, past its handshake: blocking socket, raw or chunked as its kind says.
+  virtual Fd openStream(const std::string& container, const guest::OpenStream& stream) = 0;
+
+  virtual void pause() = 0;  // whole VM
+  virtual void resume() = 0;
+  // Orderly power-off, then SIGKILL after `grace`. Returns when the VMM is gone.
+  virtual VmExit stop(std::chrono::milliseconds grace) = 0;
+  virtual bool running() const = 0;
+  virtual pid_t vmmPid() const = 0;
+
+  // Leaves the VM running for a later engine process to adopt.
+  virtual void abandon() = 0;
+};
+
+// Chunked streams (guest::OpenStream): as a Source that ends at the end marker and throws what the
+// guest reported, and as a Sink whose finish() waits for the guest's verdict.
+class ChunkSource final : public Source {
+ public:
+  explicit ChunkSource(Fd socket) : socket_(std::move(socket)) {}
+  size_t read(std::span<std::byte> into) override;
+
+ private:
+  Fd socket_;
+  uint32_t left_in_chunk_ = 0;
+  bool ended_ = false;
+};
+
+class ChunkSink final : public Sink {
+ public:
+  explicit ChunkSink(Fd socket) : socket_(std::move(socket)) {}
+  using Sink::write;
+  void write(std::span<const std::byte> bytes) override;
+  void finish();  // throws what the guest reported
+
+ private:
+  Fd socket_;
+};
+
+}  // namespace hull::engine
