@@ -116,7 +116,9 @@ struct ListState {};  // → StateReply
 struct ListProcesses {};  // → ProcessTable (docker top)
 
 // Build: what was written so far becomes a read-only layer below a new, empty upper directory.
-// Refused while a process of the container runs. The reply is LayerSealed.
+// Refused while a process of the container runs. The reply is LayerSealed. Sealed layers, written
+// ones (kWriteLayer) included, are numbered from 1 in the order they were made; kWriteLayer seals
+// what the upper directory holds first, when it holds anything.
 struct SealLayer {};
 
 struct RemoveContainer {};  // kills what runs, unmounts
@@ -129,7 +131,9 @@ struct PowerOff {};  // kills everything, syncs, unmounts, powers off; Ok is sen
 // Opens a data stream (kStreamPort only).
 struct OpenStream {
   enum class Kind : uint8_t {
-    kStdin = 0,  // host → guest raw bytes; half-close is end of input, a reset is not
+    // host → guest raw bytes. Half-close (shutdown, then wait for the guest to close) is the end
+    // of input; closing at once, or a reset, only detaches: a later stream goes on.
+    kStdin = 0,
     kStdout = 1,  // guest → host raw bytes from `offset` on; host → guest: u64 acknowledged totals.
     kStderr = 2,      //   The guest keeps what is not acknowledged (kRetainedOutputBytes, then the
                       //   process blocks). The guest half-closes at the end of output. A terminal's
