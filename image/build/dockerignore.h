@@ -3,7 +3,6 @@
 // uses it when it packs a context. Pure values.
 #pragma once
 
-#include <memory>
 #include <string>
 #include <string_view>
 #include <vector>
@@ -15,19 +14,19 @@ inline constexpr size_t kMaxIgnorePatterns = 10'000;
 
 class IgnoreRules {
  public:
-  IgnoreRules();
   static IgnoreRules parse(std::string_view text);  // throws kInvalidArgument with the line number
-  IgnoreRules(IgnoreRules&&) noexcept;
-  IgnoreRules& operator=(IgnoreRules&&) noexcept;
-  ~IgnoreRules();
 
   bool excludes(std::string_view path) const;  // relative, cleaned path
   // No path below this excluded folder can be re-included: a walker may skip it.
   bool prunes(std::string_view directory) const;
 
  private:
-  struct Pattern;
+  struct Pattern {
+    std::vector<std::string> parts;  // path components, each a glob; "**" spans any number
+    bool exception = false;          // written with "!"
+  };
   std::vector<Pattern> patterns_;
+  bool has_exceptions_ = false;
 };
 
 }  // namespace hull::build

@@ -1,0 +1,180 @@
+#include "image/build/dockerignore.h"
+
+#include <algorithm>
+
+#include "base/error.h"
+
+namespace hull::build {
+
+namespace {
+
+constexpr size_t kMaxPatternBytes = 4096;
+
+std::string_view trim(std::string_view text) {
+  const size_t first = text.find_first_not_of(" \t\r\v\f");
+  if (first == std::string_view::npos) return {};
+  return text.substr(first, text.find_last_not_of(" \t\r\v\f") - first + 1);
+}
+
+// Go's filepath.Clean on a relative path, leading slashes dropped: "./a//b/../c/" is a, c.
+std::vector<std::string> cleanParts(std::string_view path) {
+  std::vector<std::string> parts;
+  while (!path.empty()) {
+    const size_t slash = path.find('/');
+    const std::string_view part = path.substr(0, slash);
+    path.remove_prefix(slash == std::string_view::npos ? path.size() : slash + 1);
+    if (part.empty() || part == ".") continue;
+    if (part == ".." && !parts.empty() && parts.back() != "..") {
+      parts.pop_back();
+    } else {
+      parts.emplace_back(part);
+    }
+  }
+  return parts;
+}
+
+// Reads one character or class of `glob` at `at` and says whether `c` matches it. Classes as in
+// Go's filepath.Match: [abc], [^a-z], with \ as the escape. `at` moves behind what was read.
+bool matchesOne(std::string_view glob, size_t& at, char c) {
+  if (glob[at] == '?') {
+    ++at;
+    return true;
+  }
+  if (glob[at] == '[') {
+    const size_t start = at++;
+    const bool negated = at < glob.size() && glob[at] == '^';
+    if (negated) ++at;
+    bool matched = false;
+    const auto next = [&] {
+      if (glob[at] == '\\' && at + 1 < glob.size()) ++at;
+      return glob[at++];
+    };
+    while (at < glob.size() && glob[at] != ']') {
+      const char low = next();
+      char high = low;
+      if (at + 1 < glob.size() && glob[at] == '-' && glob[at + 1] != ']') {
+        ++at;
+        high = next();
+      }
+      matched |= low <= c && c <= high;
+    }
+    if (at < glob.size()) {
+      ++at;
+      return matched != negated;
+    }
+    at = start;  // no closing bracket: a plain character
+  }
+  if (glob[at] == '\\' && at + 1 < glob.size()) ++at;
+  return glob[at++] == c;
+}
+
+// One component against one glob; linear backtracking over the last star.
+bool matchesPart(std::string_view glob, std::string_view text) {
+  size_t g = 0, t = 0, star = std::string_view::npos, star_text = 0;
+  while (t < text.size()) {
+    if (g < glob.size() && glob[g] == '*') {
+      star = g++;
+      star_text = t;
+      continue;
+    }
+    size_t next = g;
+    if (g < glob.size() && matchesOne(glob, next, text[t])) {
+      g = next;
+      ++t;
+    } else if (star != std::string_view::npos) {
+      g = star + 1;
+      t = ++star_text;
+    } else {
+      return false;
+    }
+  }
+  while (g < glob.size() && glob[g] == '*') ++g;
+  return g == glob.size();
+}
+
+// All of `path` against all of `pattern`: "**" takes any number of components. Rows of reachable
+// pattern positions keep it at |pattern| × |path| steps.
+bool matchesParts(const std::vector<std::string>& pattern, const std::vector<std::string>& path) {
+  std::vector<bool> reachable(pattern.size() + 1);
+  reachable[0] = true;
+  const auto skipStars = [&](std::vector<bool>& row) {
+    for (size_t i = 0; i < pattern.size(); ++i) {
+      if (row[i] && pattern[i] == "**") row[i + 1] = true;
+    }
+  };
+  skipStars(reachable);
+  for (const auto& part : path) {
+    std::vector<bool> after(pattern.size() + 1);
+    for (size_t i = 0; i < pattern.size(); ++i) {
+      if (!reachable[i]) continue;
+      if (pattern[i] == "**") {
+        after[i] = true;
+      } else if (matchesPart(pattern[i], part)) {
+        after[i + 1] = true;
+      }
+    }
+    skipStars(after);
+    reachable = std::move(after);
+  }
+  return reachable[pattern.size()];
+}
+
+}  // namespace
+
+IgnoreRules IgnoreRules::parse(std::string_view text) {
+  if (text.size() > kMaxIgnoreBytes) {
+    throw Error(ErrorKind::kTooLarge, "read .dockerignore: larger than 1 MiB");
+  }
+  if (text.starts_with("\xef\xbb\xbf")) text.remove_prefix(3);
+  IgnoreRules rules;
+  for (size_t number = 1; !text.empty(); ++number) {
+    const size_t end = std::min(text.find('\n'), text.size());
+    std::string_view line = text.substr(0, end);
+    text.remove_prefix(std::min(end + 1, text.size()));
+    if (line.starts_with('#')) continue;
+    line = trim(line);
+    if (line.empty()) continue;
+    Pattern pattern;
+    if (line.starts_with('!')) {
+      pattern.exception = true;
+      line = trim(line.substr(1));
+      if (line.empty()) {
+        throw Error(ErrorKind::kInvalidArgument, ".dockerignore:" + std::to_string(number) +
+                                                     ": '!' without a pattern (write !path)");
+      }
+    }
+    if (line.size() > kMaxPatternBytes || rules.patterns_.size() == kMaxIgnorePatterns) {
+      throw Error(ErrorKind::kTooLarge, ".dockerignore:" + std::to_string(number) +
+                                            ": too long a pattern, or too many of them");
+    }
+    pattern.parts = cleanParts(line);
+    if (pattern.parts.empty()) continue;  // "." or "/": Docker ignores these
+    rules.has_exceptions_ |= pattern.exception;
+    rules.patterns_.push_back(std::move(pattern));
+  }
+  return rules;
+}
+
+bool IgnoreRules::excludes(std::string_view path) const {
+  const std::vector<std::string> parts = cleanParts(path);
+  if (parts.empty()) return false;
+  bool excluded = false;
+  for (const auto& pattern : patterns_) {
+    if (pattern.exception != excluded) continue;  // it could change nothing
+    std::vector<std::string> prefix;
+    for (const auto& part : parts) {
+      prefix.push_back(part);
+      if (matchesParts(pattern.parts, prefix)) {
+        excluded = !pattern.exception;
+        break;
+      }
+    }
+  }
+  return excluded;
+}
+
+bool IgnoreRules::prunes(std::string_view directory) const {
+  return !has_exceptions_ && excludes(directory);
+}
+
+}  // namespace hull::build
