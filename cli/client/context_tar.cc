@@ -1,0 +1,174 @@
+#include "cli/client/context_tar.h"
+
+#include <archive.h>
+#include <archive_entry.h>
+#include <fcntl.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <array>
+#include <filesystem>
+#include <map>
+#include <memory>
+#include <vector>
+
+#include "base/error.h"
+#include "base/file.h"
+#include "image/build/dockerignore.h"
+
+namespace hull::cli {
+
+namespace fs = std::filesystem;
+
+namespace {
+
+struct EntryDeleter {
+  void operator()(archive_entry* entry) const { archive_entry_free(entry); }
+};
+
+class TarOut {
+ public:
+  explicit TarOut(Sink& out) : out_(out), archive_(archive_write_new()) {
+    archive_write_set_format_pax_restricted(archive_);
+    archive_write_set_bytes_per_block(archive_, 0);
+    check(archive_write_open(archive_, this, nullptr, &TarOut::onWrite, nullptr),
+          "start the context");
+  }
+  ~TarOut() { archive_write_free(archive_); }
+  TarOut(const TarOut&) = delete;
+  TarOut& operator=(const TarOut&) = delete;
+
+  void addFile(const std::string& path, const std::string& name, const struct stat& info) {
+    const std::unique_ptr<archive_entry, EntryDeleter> entry(archive_entry_new());
+    archive_entry_copy_stat(entry.get(), &info);
+    archive_entry_copy_pathname(entry.get(), name.c_str());
+    archive_entry_set_uid(entry.get(), 0);
+    archive_entry_set_gid(entry.get(), 0);
+    if (S_ISLNK(info.st_mode)) {
+      archive_entry_copy_symlink(entry.get(), fs::read_symlink(path).c_str());
+      archive_entry_set_size(entry.get(), 0);
+    }
+    if (S_ISREG(info.st_mode) && info.st_nlink > 1) {
+      const auto [first, fresh] = links_.emplace(std::pair(info.st_dev, info.st_ino), name);
+      if (!fresh) {
+        archive_entry_copy_hardlink(entry.get(), first->second.c_str());
+        archive_entry_set_size(entry.get(), 0);
+        check(archive_write_header(archive_, entry.get()), name);
+        return;
+      }
+    }
+    check(archive_write_header(archive_, entry.get()), name);
+    if (S_ISREG(info.st_mode)) copyContent(path, static_cast<uint64_t>(info.st_size));
+  }
+
+  void addText(const std::string& name, const std::string& text) {
+    const std::unique_ptr<archive_entry, EntryDeleter> entry(archive_entry_new());
+    archive_entry_copy_pathname(entry.get(), name.c_str());
+    archive_entry_set_mode(entry.get(), S_IFREG | 0644);
+    archive_entry_set_size(entry.get(), static_cast<la_int64_t>(text.size()));
+    check(archive_write_header(archive_, entry.get()), name);
+    archive_write_data(archive_, text.data(), text.size());
+  }
+
+  void finish() { check(archive_write_close(archive_), "finish the context"); }
+
+ private:
+  // A file that shrinks meanwhile is filled up with zeros by libarchive; one that grows is cut.
+  void copyContent(const std::string& path, uint64_t size) {
+    const Fd file = openFile(path, O_RDONLY | O_NOFOLLOW);
+    std::array<std::byte, 65536> buffer;
+    while (size > 0) {
+      const size_t got =
+          readSome(file.get(), std::span(buffer).first(std::min<uint64_t>(size, buffer.size())));
+      if (got == 0) return;
+      if (archive_write_data(archive_, buffer.data(), got) < 0) throwFailure(path);
+      size -= got;
+    }
+  }
+
+  void check(int status, const std::string& what) {
+    if (status < ARCHIVE_WARN) throwFailure(what);
+  }
+
+  [[noreturn]] void throwFailure(const std::string& what) {
+    if (failure_) std::rethrow_exception(failure_);
+    throw Error(ErrorKind::kInternal, "pack " + what + ": " + archive_error_string(archive_));
+  }
+
+  static la_ssize_t onWrite(archive* handle, void* self, const void* data, size_t size) {
+    auto* tar = static_cast<TarOut*>(self);
+    try {
+      tar->out_.write(std::span(static_cast<const std::byte*>(data), size));
+      return static_cast<la_ssize_t>(size);
+    } catch (...) {  // must not cross the C frames
+      tar->failure_ = std::current_exception();
+      archive_set_error(handle, EIO, "the receiver failed");
+      return -1;
+    }
+  }
+
+  Sink& out_;
+  archive* archive_;
+  std::exception_ptr failure_;
+  std::map<std::pair<dev_t, ino_t>, std::string> links_;
+};
+
+class Walker {
+ public:
+  Walker(const ContextOptions& options, TarOut& tar, build::IgnoreRules rules)
+      : options_(options), tar_(tar), rules_(std::move(rules)) {}
+
+  void walk(const std::string& relative) {
+    std::vector<std::string> names;
+    for (const auto& entry : fs::directory_iterator(options_.folder + "/" + relative)) {
+      names.push_back(entry.path().filename().string());
+    }
+    std::sort(names.begin(), names.end());
+    for (const auto& name : names) visit(relative.empty() ? name : relative + "/" + name);
+  }
+
+ private:
+  void visit(const std::string& relative) {
+    const std::string path = options_.folder + "/" + relative;
+    struct stat info;
+    if (lstat(path.c_str(), &info) < 0) throw sysError("pack " + path);
+    const bool always = relative == options_.dockerfile || relative == ".dockerignore";
+    const bool excluded = !always && rules_.excludes(relative);
+    if (S_ISDIR(info.st_mode)) {
+      const bool holds_dockerfile = options_.dockerfile.starts_with(relative + "/");
+      if (excluded && rules_.prunes(relative) && !holds_dockerfile) return;
+      if (!excluded) tar_.addFile(path, relative + "/", info);
+      walk(relative);
+    } else if (!excluded && !S_ISSOCK(info.st_mode)) {
+      tar_.addFile(path, relative, info);
+    }
+  }
+
+  const ContextOptions& options_;
+  TarOut& tar_;
+  build::IgnoreRules rules_;
+};
+
+std::string ignoreText(const ContextOptions& options) {
+  const std::string special = options.folder + "/" + options.dockerfile + ".dockerignore";
+  if (!options.dockerfile.empty() && fileExists(special))
+    return readFile(special, build::kMaxIgnoreBytes);
+  const std::string usual = options.folder + "/.dockerignore";
+  return fileExists(usual) ? readFile(usual, build::kMaxIgnoreBytes) : "";
+}
+
+}  // namespace
+
+void writeContext(const ContextOptions& options, Sink& out) {
+  TarOut tar(out);
+  if (!options.outside_name.empty()) tar.addText(options.outside_name, options.outside_dockerfile);
+  try {
+    Walker(options, tar, build::IgnoreRules::parse(ignoreText(options))).walk("");
+  } catch (const fs::filesystem_error& error) {
+    throw Error(ErrorKind::kNotFound, std::string("pack the build context: ") + error.what());
+  }
+  tar.finish();
+}
+
+}  // namespace hull::cli
