@@ -1,6 +1,6 @@
 // A container's virtual machine as the engine sees it: a hull-vmm process, the files it runs on,
 // and the connection to hull-init inside. Owned by one container (or one build stage). Calls block
-// and may come from any thread; events arrive on the Vm's own reader thread.
+// and may come from any thread; events arrive on a thread of the Vm's own.
 //
 // The VM's folder (VmSpec::directory) holds everything needed to find it again after the engine
 // was killed: vsock.sock and control.sock (bound by the engine, held open by the VMM), vmm.pid,
@@ -15,7 +15,9 @@
 #include <optional>
 #include <string>
 
+#include "base/error.h"
 #include "base/fd.h"
+#include "base/stream.h"
 #include "guest-init/protocol/protocol.h"
 #include "image/store/image_store.h"
 
@@ -26,9 +28,10 @@ struct VmResources {
   std::string vmm_program;  // hull-vmm
   std::string kernel;       // vmlinux
   std::string initramfs;    // hull-initramfs
-  std::string
-      template_disk;  // empty formatted ext4, cloned for each writable disk; made on first use
+  // Where templates of writable disks are kept: a path, each size adds "-<MiB>"; made on first use.
+  std::string template_disk;
   uint32_t vmm_uid_base = 0;  // each VM gets a uid of its own from here; 0: keep the engine's
+  std::chrono::milliseconds boot_timeout = std::chrono::seconds(60);
 };
 
 struct VmNetwork {
@@ -38,11 +41,13 @@ struct VmNetwork {
 };
 
 struct VmSpec {
-  std::string directory;  // exists, empty
+  // Exists. A writable.ext4 in it is used again (a container that is started once more); what else
+  // an ended VM left there is replaced.
+  std::string directory;
   uint64_t memory_mib = 512;
   uint32_t vcpus = 1;
   image::RootDisk root;
-  uint64_t writable_bytes = uint64_t{10} << 30;  // sparse
+  uint64_t writable_bytes = uint64_t{10} << 30;  // sparse; 0: no writable disk
   std::optional<VmNetwork> network;
 };
 
@@ -65,9 +70,15 @@ class Vm {
   static std::unique_ptr<Vm> adopt(const std::string& directory);
   static std::optional<VmExit> lastExit(const std::string& directory);
 
-  virtual ~Vm() = default;  // stops the VMM if it still runs
+  virtual ~Vm() = default;  // kills the VMM if it still runs
 
-  // Set once, before the first process is started.
+  // The guest's disks, in the order VmSpec gave them.
+  static constexpr const char* kRootDisk = "/dev/vda";
+  static constexpr const char* kWritableDisk = "/dev/vdb";
+
+  // Set once, before the first process is started. Both are called on a thread of the Vm's own, in
+  // order; they may call anything of the Vm, also stop it. What happened before they were set is
+  // delivered then.
   virtual void onProcessExit(EventFunction function) = 0;
   virtual void onExit(ExitFunction function) = 0;  // once; at once when it has ended already
 
@@ -75,6 +86,15 @@ class Vm {
   // message is the guest's. Throws kUnavailable when the VM is gone, kTimeout.
   virtual guest::Message request(const std::string& container, guest::Message message,
                                  std::chrono::milliseconds timeout = std::chrono::seconds(60)) = 0;
+
+  // As request(), for a reply of one type; anything else is kCorrupt.
+  template <typename Reply>
+  Reply requestFor(const std::string& container, guest::Message message,
+                   std::chrono::milliseconds timeout = std::chrono::seconds(60)) {
+    guest::Message reply = request(container, std::move(message), timeout);
+    if (auto* wanted = std::get_if<Reply>(&reply)) return std::move(*wanted);
+    throw Error(ErrorKind::kCorrupt, "the guest answered with the wrong kind of message");
+  }
 
   // A data stream, past its handshake: blocking socket, raw or chunked as its kind says.
   virtual Fd openStream(const std::string& container, const guest::OpenStream& stream) = 0;
@@ -89,6 +109,8 @@ class Vm {
   // Leaves the VM running for a later engine process to adopt.
   virtual void abandon() = 0;
 };
+
+inline constexpr size_t kMaxChunkErrorBytes = 64 * 1024;  // the guest's verdict on a stream
 
 // Chunked streams (guest::OpenStream): as a Source that ends at the end marker and throws what the
 // guest reported, and as a Sink whose finish() waits for the guest's verdict.

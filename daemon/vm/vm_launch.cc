@@ -1,0 +1,238 @@
+#include "daemon/vm/vm_launch.h"
+
+#include <fcntl.h>
+#include <poll.h>
+#include <signal.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <cerrno>
+#include <map>
+
+#include "base/error.h"
+#include "base/file.h"
+#include "base/subprocess.h"
+#include "daemon/vm/vm_core.h"
+#include "daemon/vm/writable_disk.h"
+#include "vmm/config/vm_config.h"
+
+namespace hull::engine {
+
+namespace {
+
+using std::chrono::milliseconds;
+
+// While a guest boots, a connection may be refused at once or answered never: short tries first.
+constexpr milliseconds kFirstTry{200}, kLongestTry{5000};
+constexpr milliseconds kFirstPause{2}, kLongestPause{100};
+constexpr int kFirstPassedFd = 3;
+constexpr size_t kLastWordsBytes = 2048;  // of each log, in the message of a failed start
+
+int64_t wallClockNs() {
+  using namespace std::chrono;
+  return duration_cast<nanoseconds>(system_clock::now().time_since_epoch()).count();
+}
+
+Fd openResource(const std::string& path, const char* what, const char* next_step) {
+  try {
+    return openFile(path, O_RDONLY);
+  } catch (const Error& error) {
+    throw Error(ErrorKind::kUnavailable,
+                std::string(what) + ": " + error.what() + " (" + next_step + ")");
+  }
+}
+
+// The end of a log, at a line's beginning where there is one.
+std::string tailOf(const std::string& path) {
+  try {
+    const Fd file = openFile(path, O_RDONLY);
+    const uint64_t size = fileSize(file.get());
+    const uint64_t from = size > kLastWordsBytes ? size - kLastWordsBytes : 0;
+    std::string text(static_cast<size_t>(size - from), '\0');
+    text.resize(preadFull(file.get(), std::as_writable_bytes(std::span(text)), from));
+    if (from > 0) text.erase(0, text.find('\n') + 1);
+    std::erase(text, '\r');
+    while (!text.empty() && text.back() == '\n') text.pop_back();
+    return printable(text);
+  } catch (const Error&) {
+    return {};
+  }
+}
+
+Fd tryToGreet(const std::string& socket, Deadline deadline, Deadline connect_by, int pidfd) {
+  Fd control = connectGuest(socket, guest::kControlPort, std::min(deadline, connect_by), pidfd);
+  guest::Hello hello;
+  hello.wall_clock_ns = wallClockNs();
+  sendAll(control.get(), guest::encode({1, "", hello}), deadline, pidfd);
+  const guest::Frame frame = receiveFrame(control.get(), deadline, pidfd);
+  const auto* reply = std::get_if<guest::HelloReply>(&frame.message);
+  if (reply == nullptr || frame.request != 1) {
+    throw Error(ErrorKind::kCorrupt, "the guest did not say hello");
+  }
+  if (reply->version != guest::kProtocolVersion) {
+    throw Error(ErrorKind::kCorrupt, "the guest speaks protocol " + std::to_string(reply->version) +
+                                         ", this engine " +
+                                         std::to_string(guest::kProtocolVersion));
+  }
+  return control;
+}
+
+}  // namespace
+
+Fd greetGuest(const std::string& directory, Deadline deadline, int pidfd) {
+  milliseconds patience = kFirstTry, pause = kFirstPause;
+  for (;;) {
+    try {
+      return tryToGreet(directory + "/" + kVsockSocket, deadline, deadlineIn(patience), pidfd);
+    } catch (const Error& error) {
+      if (error.kind() == ErrorKind::kCorrupt) throw;
+    }
+    // The process's end is worth waking up for.
+    pollfd polled{pidfd, POLLIN, 0};
+    if (poll(&polled, 1, static_cast<int>(pause.count())) > 0) {
+      throw Error(ErrorKind::kUnavailable, "the virtual machine has ended");
+    }
+    if (std::chrono::steady_clock::now() >= deadline) {
+      throw Error(ErrorKind::kTimeout, "the guest did not answer in time");
+    }
+    patience = std::min(patience * 2, kLongestTry);
+    pause = std::min(pause * 2, kLongestPause);
+  }
+}
+
+Launch::Launch(const VmResources& resources, VmSpec spec)
+    : resources_(resources), spec_(std::move(spec)) {
+  for (const char* stale :
+       {kPidFile, kStatusFile, kConsoleFile, kVmmLogFile, kVsockSocket, kControlSocket}) {
+    ::unlink(path(stale).c_str());
+  }
+  if (resources_.vmm_uid_base != 0) uid_ = freeVmmUid(resources_.vmm_uid_base);
+}
+
+Launch::~Launch() {
+  if (process_) {
+    process_->kill(SIGKILL);
+    process_->reap();
+  }
+  for (const auto& file : created_) ::unlink(file.c_str());
+}
+
+Fd Launch::create(const char* name, int flags) {
+  Fd file = openFile(path(name), flags | O_CREAT | O_EXCL, 0600);
+  created_.push_back(path(name));
+  return file;
+}
+
+int Launch::pass(Fd fd) {
+  passed_.push_back(std::move(fd));
+  return kFirstPassedFd + static_cast<int>(passed_.size()) - 1;
+}
+
+void Launch::prepareWritableDisk() {
+  const std::string disk = path(kWritableFile);
+  if (fileExists(disk)) {
+    writable_ = openFile(disk, O_RDWR);
+  } else {
+    writable_ = cloneDisk(templateDisk(resources_.template_disk, spec_.writable_bytes), disk);
+    created_.push_back(disk);
+  }
+  if (uid_ != 0 && fchown(writable_.get(), uid_, uid_) < 0)
+    throw sysError("change owner of " + disk);
+}
+
+std::string Launch::configuration() {
+  vmm::VmConfig config;
+  config.memory_mib = spec_.memory_mib;
+  config.vcpus = spec_.vcpus;
+  config.uid = config.gid = uid_;
+  config.kernel_fd =
+      pass(openResource(resources_.kernel, "guest kernel", "make it with scripts/kernel"));
+  config.initrd_fd =
+      pass(openResource(resources_.initramfs, "guest initramfs", "build the target initramfs"));
+
+  vmm::DiskConfig root;
+  root.id = "root";
+  root.size_bytes = spec_.root.disk_bytes;
+  std::map<std::string, int> opened;  // several segments may be windows onto one file
+  for (const auto& segment : spec_.root.segments) {
+    auto found = opened.find(segment.path);
+    if (found == opened.end()) {
+      found = opened.emplace(segment.path, pass(openFile(segment.path, O_RDONLY))).first;
+    }
+    root.segments.push_back(
+        {found->second, segment.file_offset, segment.disk_offset, segment.length});
+  }
+  config.disks.push_back(std::move(root));
+  if (spec_.writable_bytes != 0) {
+    prepareWritableDisk();
+    const uint64_t bytes = fileSize(writable_.get());
+    config.disks.push_back({"writable", bytes, false, {{pass(std::move(writable_)), 0, 0, bytes}}});
+  }
+  if (spec_.network) {
+    config.net = {pass(std::move(spec_.network->tap)), spec_.network->mac, spec_.network->mtu};
+  }
+  vmm::VsockConfig vsock;
+  vsock.listener_fd = pass(listenUnix(path(kVsockSocket)));
+  created_.push_back(path(kVsockSocket));
+  config.vsock = vsock;
+  config.control_fd = pass(listenUnix(path(kControlSocket)));
+  created_.push_back(path(kControlSocket));
+  config.console_fd = pass(create(kConsoleFile, O_WRONLY | O_APPEND));
+  config.status_fd = pass(create(kStatusFile, O_WRONLY));
+  return vmm::toJson(config);
+}
+
+void Launch::spawn() {
+  const std::string json = configuration();
+  Fd memory = makeMemfd("hull-vm-config");
+  writeFull(memory.get(), json);
+  if (lseek(memory.get(), 0, SEEK_SET) < 0) throw sysError("rewind the configuration");
+  const int config_fd = pass(std::move(memory));
+  const Fd vmm_log = create(kVmmLogFile, O_WRONLY | O_APPEND);
+
+  SubprocessOptions options;
+  options.arguments = {resources_.vmm_program, "--config-fd", std::to_string(config_fd)};
+  options.environment.emplace();
+  options.working_directory = "/";
+  options.new_session = true;
+  options.descriptors.emplace_back(vmm_log.get(), STDERR_FILENO);
+  for (size_t i = 0; i < passed_.size(); ++i) {
+    options.descriptors.emplace_back(passed_[i].get(), kFirstPassedFd + static_cast<int>(i));
+  }
+  process_.emplace(VmmProcess::spawn(options, spec_.directory));
+  created_.push_back(path(kPidFile));
+  // Only the VMM may hold them: a socket whose VMM is gone must refuse connections.
+  passed_.clear();
+}
+
+Fd Launch::greet() {
+  try {
+    return greetGuest(spec_.directory, deadlineIn(resources_.boot_timeout), process_->pidfd());
+  } catch (const Error& error) {
+    throw Error(error.kind(), error.what() + lastWords());
+  }
+}
+
+std::string Launch::lastWords() const {
+  std::string words;
+  if (process_->ended()) {
+    const auto exit = readExitStatus(spec_.directory);
+    if (exit) words += ": " + exit->reason + (exit->detail.empty() ? "" : ": " + exit->detail);
+    if (words.find("/dev/kvm") != std::string::npos) {
+      words += " (`hull doctor` says what this host can do)";
+    }
+  }
+  const std::string vmm = tailOf(path(kVmmLogFile)), console = tailOf(path(kConsoleFile));
+  if (!vmm.empty()) words += "; the VMM said:\n" + vmm;
+  words += console.empty() ? "; the console is empty" : "; the console's last lines:\n" + console;
+  return words;
+}
+
+VmmProcess Launch::commit() {
+  created_.clear();
+  VmmProcess process = std::move(*process_);
+  process_.reset();
+  return process;
+}
+
+}  // namespace hull::engine

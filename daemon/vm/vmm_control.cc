@@ -1,0 +1,59 @@
+#include "daemon/vm/vmm_control.h"
+
+#include <poll.h>
+#include <sys/socket.h>
+
+#include <array>
+#include <cerrno>
+#include <nlohmann/json.hpp>
+
+#include "base/error.h"
+#include "base/fd.h"
+#include "daemon/vm/guest_wire.h"
+
+namespace hull::engine {
+
+namespace {
+
+constexpr size_t kMaxAnswerBytes = 16 * 1024;
+constexpr std::chrono::seconds kAnswerTimeout{15};
+
+nlohmann::json ask(const std::string& socket_path, const std::string& command) {
+  const Deadline deadline = deadlineIn(kAnswerTimeout);
+  const Fd socket = connectUnix(socket_path);
+  sendAll(socket.get(), nlohmann::json{{"command", command}}.dump() + "\n", deadline, -1);
+  std::string line;
+  while (line.find('\n') == std::string::npos) {
+    if (line.size() > kMaxAnswerBytes) throw Error(ErrorKind::kCorrupt, "the answer has no end");
+    waitFor(socket.get(), POLLIN, deadline, -1);
+    std::array<char, 1024> buffer;
+    const ssize_t got = recv(socket.get(), buffer.data(), buffer.size(), MSG_DONTWAIT);
+    if (got == 0) throw Error(ErrorKind::kUnavailable, "the VMM closed the connection");
+    if (got < 0 && errno != EAGAIN && errno != EINTR) throw sysError("read");
+    if (got > 0) line.append(buffer.data(), static_cast<size_t>(got));
+  }
+  auto answer = nlohmann::json::parse(line.substr(0, line.find('\n')), nullptr, false);
+  if (!answer.is_object()) throw Error(ErrorKind::kCorrupt, "the answer is not a JSON object");
+  if (const auto error = answer.find("error"); error != answer.end()) {
+    throw Error(ErrorKind::kInternal,
+                error->is_string() ? printable(error->get<std::string>()) : "refused");
+  }
+  return answer;
+}
+
+}  // namespace
+
+VmmState vmmState(const std::string& socket_path) {
+  return inContext("ask the VMM for its state", [&] {
+    const auto answer = ask(socket_path, "status");
+    const auto state = answer.find("state");
+    const bool paused = state != answer.end() && *state == "paused";
+    return paused ? VmmState::kPaused : VmmState::kRunning;
+  });
+}
+
+void commandVmm(const std::string& socket_path, const std::string& command) {
+  inContext(command + " virtual machine", [&] { ask(socket_path, command); });
+}
+
+}  // namespace hull::engine
