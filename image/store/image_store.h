@@ -11,13 +11,13 @@
 #include <string>
 #include <vector>
 
-#include "image/types/config.h"
 #include "image/ext4/stitch.h"
 #include "image/layer/tree.h"
-#include "image/types/manifest.h"
-#include "image/types/reference.h"
 #include "image/store/blob_store.h"
 #include "image/store/layer_store.h"
+#include "image/types/config.h"
+#include "image/types/manifest.h"
+#include "image/types/reference.h"
 
 namespace hull::image {
 

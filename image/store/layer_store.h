@@ -4,15 +4,17 @@
 #pragma once
 
 #include <cstdint>
+#include <functional>
 #include <memory>
 #include <optional>
 #include <string>
 
 #include "base/fd.h"
 #include "base/stream.h"
-#include "image/types/digest.h"
 #include "image/layer/index.h"
 #include "image/store/blob_store.h"
+#include "image/store/pins.h"
+#include "image/types/digest.h"
 
 namespace hull::image {
 
@@ -21,6 +23,7 @@ struct LayerLimits {
   uint64_t max_blob_bytes = uint64_t{64} << 30;
   uint64_t max_unpacked_bytes = uint64_t{256} << 30;
   uint64_t max_entries = kMaxEntriesPerLayer;
+  uint64_t max_index_bytes = uint64_t{1} << 30;  // names, links and attributes of one layer
   uint64_t max_ratio = 1100;  // unpacked ÷ blob, once past 64 MiB (gzip's own maximum is 1032)
 };
 
@@ -30,6 +33,7 @@ struct IngestedLayer {
   std::string media_type;  // OCI layer type by what the bytes are
   uint64_t blob_bytes = 0;
   uint64_t tar_bytes = 0;
+  std::shared_ptr<void> pin;  // while any copy lives, garbage collection leaves the layer alone
 };
 
 enum class KeepBlob {
@@ -52,11 +56,17 @@ class LayerStore {
   std::string dataPath(const Digest& diff_id) const;  // for read-only descriptors
   uint64_t dataBytes(const Digest& diff_id) const;
   void remove(const Digest& diff_id);
+  void forEach(const std::function<void(const Digest& diff_id)>& visit) const;
+  PinSet& pins() const { return *pins_; }
 
  private:
+  std::string folder() const;
+  std::string path(const Digest& diff_id) const;
+
   std::string root_;
   BlobStore& blobs_;
   LayerLimits limits_;
+  std::shared_ptr<PinSet> pins_;
 };
 
 // A tree's or layer's entries written as a tar again (COPY layers, save, export). `data` gives the

@@ -1,0 +1,58 @@
+// The end of the layer pipeline: a tar stream becomes a data file and an index in a folder that is
+// not published yet. Names are cleaned, whiteouts recognised, limits kept. One thread.
+#pragma once
+
+#include <cstdint>
+#include <string>
+#include <vector>
+
+#include "base/bytes.h"
+#include "base/fd.h"
+#include "base/stream.h"
+#include "image/layer/index.h"
+#include "image/layer/tar_reader.h"
+#include "image/store/layer_store.h"
+
+namespace hull::image {
+
+// Appends contents at kContentAlignment boundaries, through a buffer; holes stay holes.
+class DataFileWriter {
+ public:
+  explicit DataFileWriter(const std::string& path);
+  uint64_t offset() const { return written_ + buffer_.size(); }
+  void append(std::span<const std::byte> bytes);
+  void extendTo(uint64_t offset);  // with zeros
+  void finish();                   // flushes and syncs
+
+ private:
+  void flush();
+  Fd fd_;
+  std::vector<std::byte> buffer_;
+  uint64_t written_ = 0;     // where the buffer belongs in the file
+  uint64_t write_back_ = 0;  // up to where the kernel was asked to start writing
+};
+
+class LayerUnpacker {
+ public:
+  LayerUnpacker(const std::string& folder, const LayerLimits& limits);
+  // Reads `tar` to its end. `must_end`: an archive without its end mark is taken for cut off, which
+  // only a digest could tell otherwise.
+  void unpack(Source& tar, bool must_end);
+  void finish();  // writes the index's header; syncs both files
+
+ private:
+  void add(TarReader& tar, TarEntry&& member);
+  bool addWhiteout(const std::string& path);
+  void addContent(TarReader& tar, Entry& entry);
+  void writeEntry(const Entry& entry);
+  void flushIndex();
+
+  const LayerLimits& limits_;
+  DataFileWriter data_;
+  Fd index_;
+  ByteWriter pending_;
+  uint64_t index_bytes_ = 0;
+  uint64_t entries_ = 0;
+};
+
+}  // namespace hull::image
