@@ -33,6 +33,8 @@ struct LogEntry {
   OutputKind stream = OutputKind::kStdout;
   int64_t time_ns = 0;  // since 1970, UTC
   std::string text;     // with its "\n", unless it is a part of a longer line or the very end
+
+  bool operator==(const LogEntry&) const = default;
 };
 
 std::string encodeLogEntry(const LogEntry& entry);  // with the final newline
@@ -66,11 +68,11 @@ class OutputLog {
 struct LogQuery {
   bool want_stdout = true;
   bool want_stderr = true;
-  std::optional<int64_t> since_ns;    // entries at or after
-  std::optional<int64_t> until_ns;    // entries up to; ends a follow as well
-  std::optional<uint64_t> tail;       // the last entries of the log, before the other filters
-  bool follow = false;                // wait for more until the process's output has ended
-  std::optional<uint64_t> end_bytes;  // read the log only up to here (OutputSubscription::logBytes)
+  std::optional<int64_t> since_ns = {};    // entries at or after
+  std::optional<int64_t> until_ns = {};    // entries up to; ends a follow as well
+  std::optional<uint64_t> tail = {};       // the last entries of the log, before the other filters
+  bool follow = false;                     // wait for more until the process's output has ended
+  std::optional<uint64_t> end_bytes = {};  // only up to here (OutputSubscription::logBytes)
 };
 
 class LogReader {

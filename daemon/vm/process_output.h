@@ -35,6 +35,8 @@ inline constexpr size_t kMaxQueuedOutputBytes = 1 << 20;
 struct OutputChunk {
   OutputKind stream = OutputKind::kStdout;
   std::string bytes;  // as the process wrote them
+
+  bool operator==(const OutputChunk&) const = default;
 };
 
 // One attached client's queue. Destroying it detaches.
@@ -92,7 +94,8 @@ class ProcessOutput {
       OutputSubscription::WhenSlow when_slow = OutputSubscription::WhenSlow::kWait,
       bool with_unfinished = false);
 
-  bool ended() const;
+  bool ended() const;  // by the process
+  bool over() const;   // ended or stopped
   // The process closed its output (or the VM is gone) and everything is in the log.
   bool waitEnded(std::chrono::milliseconds timeout);
   // Waits until the log is longer than `known_bytes`, the output ended, or the timeout; the size.
@@ -104,14 +107,15 @@ class ProcessOutput {
 
  private:
   struct Stream;
+  struct Round;
   void pump();
-  bool waitReadable();
-  void receive(Stream& stream);
-  void cutLines(Stream& stream, std::string& encoded);
-  void store();
+  bool waitForInput();
+  void receive(Stream& stream, Round& round);
+  void cutLines(Stream& stream, Round& round);
+  bool store(const Round& round);
   void acknowledge(Stream& stream);
-  void publish(OutputKind kind, std::string bytes);
-  void finish();
+  bool publish(Round& round);
+  bool pauseUnlessStopped(std::chrono::milliseconds time);
 
   std::unique_ptr<OutputLog> log_;  // pump's
   std::vector<std::unique_ptr<Stream>> streams_;

@@ -54,6 +54,8 @@ struct VmSpec {
 struct VmExit {
   std::string reason;  // vmm::ExitReason's text, or "killed" when the VMM left no status
   std::string detail;
+
+  bool operator==(const VmExit&) const = default;
 };
 
 class Vm {
