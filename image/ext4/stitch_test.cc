@@ -1,6 +1,7 @@
 #include "image/ext4/stitch.h"
 
 #include <ext2fs/ext2_fs.h>
+#include <fcntl.h>
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 #include <sys/stat.h>
@@ -172,6 +173,33 @@ TEST(Stitch, AnEmptyTreeIsADiskWithAnEmptyRoot) {
   ASSERT_EQ(nodes.size(), 1u);  // not even lost+found
   EXPECT_EQ(nodes.at("").links, 2u);
   EXPECT_EQ(assembly.disk().disk_bytes, assembly.disk().metadata_bytes);
+}
+
+// The oracle of these tests has teeth: it notices one flipped bit wherever there is metadata.
+TEST(Stitch, TheCheckNoticesDamage) {
+  LayerMaker layer;
+  layer.file("f", 3 * kBlock).xattrs = {{"user.x", std::string(500, 'x')}};
+  Assembly assembly(dataBytes({layer.index}));
+  assembly.stitch(treeOf({layer.index}));
+  if (assembly.check() == testing::kNoE2fsck) GTEST_SKIP() << "e2fsck is not installed";
+  ASSERT_EQ(assembly.check(), "");
+  const Fd disk = openFile(assembly.path(), O_RDWR);
+  int noticed = 0, blocks = 0;
+  const std::string zeros(kBlock, '\0');
+  for (uint64_t at = 0; at < assembly.disk().metadata_bytes; at += kBlock) {
+    std::string block(kBlock, '\0');
+    preadFull(disk.get(), std::as_writable_bytes(std::span(block)), at);
+    if (block == zeros) continue;
+    const size_t place = block.find_first_not_of('\0');
+    std::string damaged = block;
+    damaged[place] = static_cast<char>(damaged[place] ^ 0x10);
+    pwriteFull(disk.get(), asBytes(damaged), at);
+    ++blocks;
+    noticed += assembly.check() != "";
+    pwriteFull(disk.get(), asBytes(block), at);
+  }
+  EXPECT_GE(blocks, 8);  // superblock, descriptors, bitmaps, inodes, a directory, xattrs
+  EXPECT_EQ(noticed, blocks);
 }
 
 TEST(Stitch, EveryKindOfFile) {
@@ -349,10 +377,11 @@ TEST(Stitch, MoreHardlinksThanExt4CountsAreRefused) {
   }
 }
 
-// Extents hold 128 MiB: 4 fit in the inode, 340 in a block, 4 × 340 below one level of blocks.
+// Extents hold 128 MiB: 4 fit in the inode, 340 in a block, 4 × 340 below one level of blocks. From
+// 2 TiB on the count of sectors needs more than 32 bits.
 TEST(Stitch, LargeFilesGetExtentTrees) {
   for (const uint64_t size : {uint64_t{512} << 20, (uint64_t{512} << 20) + 1, 5 * kGiB,
-                              uint64_t{340} * (128 << 20) + 1, 200 * kGiB}) {
+                              uint64_t{340} * (128 << 20) + 1, 200 * kGiB, 2100 * kGiB}) {
     SCOPED_TRACE(size);
     LayerMaker layer;
     layer.file("before", 100);
