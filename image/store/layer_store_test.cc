@@ -189,8 +189,8 @@ TEST_F(LayerStoreTest, SpecialFilesKeepTheirNumbers) {
   TarMember device{"dev/sda", '4', "", "", 0660};
   device.major = 8;
   device.minor = 1;
-  const LayerIndex index =
-      indexOf(TarBuilder().add(device).add({"dev/null", '3', "", ""}).add({"pipe", '6', "", ""}).end());
+  const LayerIndex index = indexOf(
+      TarBuilder().add(device).add({"dev/null", '3', "", ""}).add({"pipe", '6', "", ""}).end());
   ASSERT_EQ(index.entries.size(), 3u);
   EXPECT_EQ(index.entries[0].type, EntryType::kBlockDevice);
   EXPECT_EQ(index.entries[0].device_major, 8u);
