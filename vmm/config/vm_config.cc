@@ -1,0 +1,344 @@
+#include "vmm/config/vm_config.h"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <limits>
+#include <nlohmann/json.hpp>
+#include <set>
+
+#include "base/error.h"
+
+namespace hull::vmm {
+
+namespace {
+
+using nlohmann::json;
+
+constexpr size_t kMaxConfigBytes = 4 << 20;
+constexpr size_t kMaxDiskIdBytes = 20;         // virtio 1.2 §5.2.6: VIRTIO_BLK_ID_BYTES
+constexpr size_t kMaxCommandLineBytes = 1536;  // the kernel's 2048 less the VMM's own part
+constexpr uint16_t kMinMtu = 68;               // RFC 791
+constexpr uint16_t kMaxMtu = 65521;            // what fits a 64 KiB frame with its header
+constexpr uint32_t kFirstGuestCid = 3;         // virtio 1.2 §5.10.4: 0–2 are reserved
+constexpr int kMaxJsonDepth = 8;
+constexpr uint64_t kMaxDiskBytes = uint64_t{1} << 60;
+
+[[noreturn]] void fail(const std::string& field, const std::string& cause) {
+  throw Error(ErrorKind::kInvalidArgument, fmt::format("vm config: {}: {}", field, cause));
+}
+
+// One JSON object being read: every key must be known, every value of its type and range.
+class Fields {
+ public:
+  Fields(const json& object, std::string path) : object_(object), path_(std::move(path)) {
+    if (!object_.is_object()) fail(path_.empty() ? "document" : path_, "not an object");
+  }
+
+  std::string name(std::string_view key) const {
+    return path_.empty() ? std::string(key) : fmt::format("{}.{}", path_, key);
+  }
+  const json* find(const char* key) {
+    seen_.insert(key);
+    const auto found = object_.find(key);
+    return found == object_.end() || found->is_null() ? nullptr : &*found;
+  }
+  template <typename T>
+  void number(const char* key, T& into) {
+    const json* value = find(key);
+    if (value == nullptr) return;
+    if (!value->is_number_integer()) fail(name(key), "not an integer");
+    constexpr auto kLeast = std::numeric_limits<T>::min();
+    constexpr auto kMost = std::numeric_limits<T>::max();
+    if (value->is_number_unsigned()) {
+      const auto number = value->get<uint64_t>();
+      if (number > static_cast<uint64_t>(kMost)) fail(name(key), "out of range");
+      into = static_cast<T>(number);
+    } else {
+      const auto number = value->get<int64_t>();
+      if (std::is_unsigned_v<T> || number < static_cast<int64_t>(kLeast)) {
+        fail(name(key), "out of range");
+      }
+      into = static_cast<T>(number);
+    }
+  }
+  void boolean(const char* key, bool& into) {
+    const json* value = find(key);
+    if (value == nullptr) return;
+    if (!value->is_boolean()) fail(name(key), "not true or false");
+    into = value->get<bool>();
+  }
+  void string(const char* key, std::string& into) {
+    const json* value = find(key);
+    if (value == nullptr) return;
+    if (!value->is_string()) fail(name(key), "not a string");
+    into = value->get<std::string>();
+  }
+  const json* array(const char* key, size_t limit) {
+    const json* value = find(key);
+    if (value == nullptr) return nullptr;
+    if (!value->is_array()) fail(name(key), "not an array");
+    if (value->size() > limit) fail(name(key), fmt::format("more than {} entries", limit));
+    return value;
+  }
+  void finish() const {
+    for (const auto& [key, value] : object_.items()) {
+      if (!seen_.contains(key)) fail(name(key.substr(0, 64)), "unknown field");
+    }
+  }
+
+ private:
+  const json& object_;
+  std::string path_;
+  std::set<std::string> seen_;
+};
+
+std::string macText(const std::array<uint8_t, 6>& mac) {
+  return fmt::format("{:02x}", fmt::join(mac, ":"));
+}
+
+std::array<uint8_t, 6> parseMac(const std::string& text, const std::string& field) {
+  constexpr size_t kMacTextBytes = 17;
+  std::array<uint8_t, 6> mac{};
+  const auto digit = [&](char c) -> uint8_t {
+    if (c >= '0' && c <= '9') return static_cast<uint8_t>(c - '0');
+    if (c >= 'a' && c <= 'f') return static_cast<uint8_t>(c - 'a' + 10);
+    if (c >= 'A' && c <= 'F') return static_cast<uint8_t>(c - 'A' + 10);
+    fail(field, "not a MAC address");
+  };
+  if (text.size() != kMacTextBytes) fail(field, "not a MAC address");
+  for (size_t i = 0; i < mac.size(); ++i) {
+    if (i > 0 && text[i * 3 - 1] != ':') fail(field, "not a MAC address");
+    mac[i] = static_cast<uint8_t>(digit(text[i * 3]) << 4 | digit(text[i * 3 + 1]));
+  }
+  return mac;
+}
+
+void requireFd(int fd, const std::string& field) {
+  if (fd < 0) fail(field, "missing");
+}
+
+void checkSegments(const DiskConfig& disk, const std::string& field) {
+  uint64_t end = 0;
+  for (size_t i = 0; i < disk.segments.size(); ++i) {
+    const auto& segment = disk.segments[i];
+    const std::string here = fmt::format("{}.segments[{}]", field, i);
+    requireFd(segment.fd, here + ".fd");
+    if (segment.length == 0) fail(here + ".length", "zero");
+    if ((segment.file_offset | segment.disk_offset | segment.length) % kSectorBytes != 0) {
+      fail(here, "not a multiple of 512 bytes");
+    }
+    if (segment.disk_offset < end) fail(here + ".disk_offset", "overlaps or is out of order");
+    if (segment.disk_offset > disk.size_bytes ||
+        segment.length > disk.size_bytes - segment.disk_offset) {
+      fail(here, "ends behind the disk");
+    }
+    if (segment.file_offset > kMaxDiskBytes || segment.length > kMaxDiskBytes) {
+      fail(here, "out of range");
+    }
+    end = segment.disk_offset + segment.length;
+  }
+}
+
+void checkDisk(const DiskConfig& disk, const std::string& field) {
+  if (disk.id.size() > kMaxDiskIdBytes) fail(field + ".id", "longer than 20 bytes");
+  if (!std::all_of(disk.id.begin(), disk.id.end(), [](char c) { return c > 0x20 && c < 0x7f; })) {
+    fail(field + ".id", "not printable ASCII");
+  }
+  if (disk.size_bytes == 0 || disk.size_bytes % kSectorBytes != 0 ||
+      disk.size_bytes > kMaxDiskBytes) {
+    fail(field + ".size_bytes", "not a positive multiple of 512 up to 1 EiB");
+  }
+  if (disk.segments.size() > kMaxSegmentsPerDisk) fail(field + ".segments", "too many");
+  checkSegments(disk, field);
+}
+
+void checkNet(const NetConfig& net) {
+  requireFd(net.tap_fd, "net.tap_fd");
+  constexpr uint8_t kMulticastBit = 1;
+  if ((net.mac[0] & kMulticastBit) != 0) fail("net.mac", "a multicast address");
+  if (net.mac == std::array<uint8_t, 6>{}) fail("net.mac", "all zeros");
+  if (net.mtu < kMinMtu || net.mtu > kMaxMtu) fail("net.mtu", "not between 68 and 65521");
+}
+
+void check(const VmConfig& config) {
+  if (config.memory_mib < kMinMemoryMib || config.memory_mib > kMaxMemoryMib) {
+    fail("memory_mib", fmt::format("not between {} and {}", kMinMemoryMib, kMaxMemoryMib));
+  }
+  if (config.vcpus < 1 || config.vcpus > kMaxVcpus) {
+    fail("vcpus", fmt::format("not between 1 and {}", kMaxVcpus));
+  }
+  requireFd(config.kernel_fd, "kernel_fd");
+  if (config.command_line.size() > kMaxCommandLineBytes) {
+    fail("command_line", fmt::format("longer than {} bytes", kMaxCommandLineBytes));
+  }
+  if (config.command_line.find_first_of(std::string_view("\0\n", 2)) != std::string::npos) {
+    fail("command_line", "contains a line feed or NUL");
+  }
+  if (config.disks.size() > kMaxDisks) fail("disks", fmt::format("more than {}", kMaxDisks));
+  for (size_t i = 0; i < config.disks.size(); ++i) {
+    checkDisk(config.disks[i], fmt::format("disks[{}]", i));
+  }
+  if (config.net) checkNet(*config.net);
+  if (config.vsock) {
+    requireFd(config.vsock->listener_fd, "vsock.listener_fd");
+    if (config.vsock->guest_cid < kFirstGuestCid || config.vsock->guest_cid == UINT32_MAX) {
+      fail("vsock.guest_cid", "reserved");
+    }
+  }
+  if (config.early_serial && config.console_fd < 0) fail("early_serial", "needs console_fd");
+  constexpr uint32_t kNobody = UINT32_MAX;  // setuid(-1) means "unchanged"
+  if (config.uid == kNobody || config.gid == kNobody) fail("uid/gid", "out of range");
+  if ((config.uid == 0) != (config.gid == 0)) fail("uid/gid", "give both or neither");
+}
+
+DiskSegment segmentOf(const json& value, const std::string& path) {
+  DiskSegment segment;
+  Fields fields(value, path);
+  fields.number("fd", segment.fd);
+  fields.number("file_offset", segment.file_offset);
+  fields.number("disk_offset", segment.disk_offset);
+  fields.number("length", segment.length);
+  fields.finish();
+  return segment;
+}
+
+DiskConfig diskOf(const json& value, const std::string& path) {
+  DiskConfig disk;
+  Fields fields(value, path);
+  fields.string("id", disk.id);
+  fields.number("size_bytes", disk.size_bytes);
+  fields.boolean("read_only", disk.read_only);
+  if (const json* list = fields.array("segments", kMaxSegmentsPerDisk)) {
+    for (size_t i = 0; i < list->size(); ++i) {
+      disk.segments.push_back(segmentOf((*list)[i], fmt::format("{}.segments[{}]", path, i)));
+    }
+  }
+  fields.finish();
+  return disk;
+}
+
+NetConfig netOf(const json& value) {
+  NetConfig net;
+  Fields fields(value, "net");
+  fields.number("tap_fd", net.tap_fd);
+  std::string mac;
+  fields.string("mac", mac);
+  net.mac = parseMac(mac, "net.mac");
+  fields.number("mtu", net.mtu);
+  fields.finish();
+  return net;
+}
+
+VsockConfig vsockOf(const json& value) {
+  VsockConfig vsock;
+  Fields fields(value, "vsock");
+  fields.number("guest_cid", vsock.guest_cid);
+  fields.number("listener_fd", vsock.listener_fd);
+  fields.finish();
+  return vsock;
+}
+
+VmConfig configOf(const json& document) {
+  VmConfig config;
+  Fields fields(document, "");
+  fields.number("memory_mib", config.memory_mib);
+  fields.number("vcpus", config.vcpus);
+  fields.number("kernel_fd", config.kernel_fd);
+  fields.number("initrd_fd", config.initrd_fd);
+  fields.string("command_line", config.command_line);
+  if (const json* list = fields.array("disks", kMaxDisks)) {
+    for (size_t i = 0; i < list->size(); ++i) {
+      config.disks.push_back(diskOf((*list)[i], fmt::format("disks[{}]", i)));
+    }
+  }
+  if (const json* net = fields.find("net")) config.net = netOf(*net);
+  if (const json* vsock = fields.find("vsock")) config.vsock = vsockOf(*vsock);
+  fields.number("console_fd", config.console_fd);
+  fields.number("control_fd", config.control_fd);
+  fields.number("status_fd", config.status_fd);
+  fields.boolean("early_serial", config.early_serial);
+  fields.number("uid", config.uid);
+  fields.number("gid", config.gid);
+  fields.finish();
+  return config;
+}
+
+}  // namespace
+
+std::string toJson(const VmConfig& config) {
+  check(config);
+  json document{{"memory_mib", config.memory_mib},
+                {"vcpus", config.vcpus},
+                {"kernel_fd", config.kernel_fd},
+                {"initrd_fd", config.initrd_fd},
+                {"command_line", config.command_line},
+                {"disks", json::array()},
+                {"console_fd", config.console_fd},
+                {"control_fd", config.control_fd},
+                {"status_fd", config.status_fd},
+                {"early_serial", config.early_serial},
+                {"uid", config.uid},
+                {"gid", config.gid}};
+  for (const auto& disk : config.disks) {
+    json segments = json::array();
+    for (const auto& segment : disk.segments) {
+      segments.push_back({{"fd", segment.fd},
+                          {"file_offset", segment.file_offset},
+                          {"disk_offset", segment.disk_offset},
+                          {"length", segment.length}});
+    }
+    document["disks"].push_back({{"id", disk.id},
+                                 {"size_bytes", disk.size_bytes},
+                                 {"read_only", disk.read_only},
+                                 {"segments", std::move(segments)}});
+  }
+  if (config.net) {
+    document["net"] = {{"tap_fd", config.net->tap_fd},
+                       {"mac", macText(config.net->mac)},
+                       {"mtu", config.net->mtu}};
+  }
+  if (config.vsock) {
+    document["vsock"] = {{"guest_cid", config.vsock->guest_cid},
+                         {"listener_fd", config.vsock->listener_fd}};
+  }
+  try {
+    return document.dump();
+  } catch (const json::exception&) {
+    fail("command_line", "not UTF-8");
+  }
+}
+
+VmConfig parseVmConfig(std::string_view text) {
+  if (text.size() > kMaxConfigBytes) fail("document", "too long");
+  bool too_deep = false;
+  const auto depth_guard = [&](int depth, json::parse_event_t, json&) {
+    if (depth > kMaxJsonDepth) too_deep = true;
+    return !too_deep;
+  };
+  const json document = json::parse(text, depth_guard, false);
+  if (document.is_discarded() || too_deep) fail("document", "not JSON");
+  VmConfig config = configOf(document);
+  check(config);
+  return config;
+}
+
+std::string_view toString(ExitReason reason) {
+  switch (reason) {
+    case ExitReason::kPowerOff:
+      return "poweroff";
+    case ExitReason::kReset:
+      return "reset";
+    case ExitReason::kPanic:
+      return "panic";
+    case ExitReason::kTripleFault:
+      return "triple-fault";
+    case ExitReason::kTerminated:
+      return "terminated";
+    case ExitReason::kError:
+      return "error";
+  }
+  return "error";
+}
+
+}  // namespace hull::vmm

@@ -1,0 +1,127 @@
+#include "vmm/config/vm_config.h"
+
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+
+#include "base/error.h"
+
+namespace hull::vmm {
+namespace {
+
+using testing::HasSubstr;
+
+VmConfig sample() {
+  VmConfig config;
+  config.memory_mib = 4096;
+  config.vcpus = 4;
+  config.kernel_fd = 5;
+  config.initrd_fd = 6;
+  config.command_line = "quiet hull.x=\"ü\"";
+  config.disks = {{"root", 1 << 20, true, {{7, 0, 0, 4096}, {8, 512, 8192, 1024}}},
+                  {"upper", 1 << 30, false, {{9, 0, 0, 1 << 30}}}};
+  config.net = NetConfig{10, {2, 0, 0, 0xab, 0xcd, 0xef}, 1400};
+  config.vsock = VsockConfig{77, 11};
+  config.console_fd = 12;
+  config.control_fd = 13;
+  config.status_fd = 14;
+  config.early_serial = true;
+  config.uid = 1000;
+  config.gid = 1001;
+  return config;
+}
+
+std::string errorOf(std::string_view json) {
+  try {
+    parseVmConfig(json);
+  } catch (const Error& error) {
+    EXPECT_EQ(error.kind(), ErrorKind::kInvalidArgument);
+    return error.what();
+  }
+  return "accepted";
+}
+
+std::string errorOf(const VmConfig& config) {
+  try {
+    toJson(config);
+  } catch (const Error& error) {
+    EXPECT_EQ(error.kind(), ErrorKind::kInvalidArgument);
+    return error.what();
+  }
+  return "accepted";
+}
+
+TEST(VmConfig, SurvivesARoundTrip) {
+  const VmConfig before = sample();
+  const VmConfig after = parseVmConfig(toJson(before));
+  EXPECT_EQ(toJson(after), toJson(before));
+  EXPECT_EQ(after.command_line, before.command_line);
+  ASSERT_EQ(after.disks.size(), 2u);
+  EXPECT_EQ(after.disks[0].segments[1].disk_offset, 8192u);
+  EXPECT_FALSE(after.disks[1].read_only);
+  ASSERT_TRUE(after.net);
+  EXPECT_EQ(after.net->mac, before.net->mac);
+  ASSERT_TRUE(after.vsock);
+  EXPECT_EQ(after.vsock->guest_cid, 77u);
+  EXPECT_EQ(after.uid, 1000u);
+}
+
+TEST(VmConfig, TakesDefaultsForWhatIsMissing) {
+  const VmConfig config = parseVmConfig(R"({"kernel_fd": 3})");
+  EXPECT_EQ(config.memory_mib, 512u);
+  EXPECT_EQ(config.vcpus, 1u);
+  EXPECT_FALSE(config.net);
+  EXPECT_FALSE(config.vsock);
+  EXPECT_EQ(config.console_fd, -1);
+}
+
+TEST(VmConfig, NamesTheFieldThatIsWrong) {
+  EXPECT_THAT(errorOf(""), HasSubstr("not JSON"));
+  EXPECT_THAT(errorOf("[]"), HasSubstr("not an object"));
+  EXPECT_THAT(errorOf("{}"), HasSubstr("kernel_fd: missing"));
+  EXPECT_THAT(errorOf(R"({"kernel_fd":3,"vcpu":2})"), HasSubstr("vcpu: unknown field"));
+  EXPECT_THAT(errorOf(R"({"kernel_fd":"3"})"), HasSubstr("kernel_fd: not an integer"));
+  EXPECT_THAT(errorOf(R"({"kernel_fd":3.5})"), HasSubstr("kernel_fd: not an integer"));
+  EXPECT_THAT(errorOf(R"({"kernel_fd":4294967299})"), HasSubstr("kernel_fd: out of range"));
+  EXPECT_THAT(errorOf(R"({"kernel_fd":3,"vcpus":-1})"), HasSubstr("vcpus: out of range"));
+  EXPECT_THAT(errorOf(R"({"kernel_fd":3,"vcpus":0})"), HasSubstr("vcpus: not between"));
+  EXPECT_THAT(errorOf(R"({"kernel_fd":3,"vcpus":65})"), HasSubstr("vcpus: not between"));
+  EXPECT_THAT(errorOf(R"({"kernel_fd":3,"memory_mib":16})"), HasSubstr("memory_mib"));
+  EXPECT_THAT(
+      errorOf(R"({"kernel_fd":3,"disks":[{"size_bytes":512,"segments":[{"fd":1,"x":1}]}]})"),
+      HasSubstr("disks[0].segments[0].x: unknown field"));
+  EXPECT_THAT(errorOf(R"({"kernel_fd":3,"net":{"tap_fd":4,"mac":"02:00:00:00:00:0g"}})"),
+              HasSubstr("net.mac"));
+  EXPECT_THAT(errorOf(R"({"kernel_fd":3,"net":{"tap_fd":4,"mac":"01:00:00:00:00:00"}})"),
+              HasSubstr("multicast"));
+  EXPECT_THAT(errorOf(R"({"kernel_fd":3,"vsock":{"listener_fd":4,"guest_cid":2}})"),
+              HasSubstr("vsock.guest_cid: reserved"));
+  EXPECT_THAT(errorOf(std::string(100, '[')), HasSubstr("not JSON"));
+}
+
+TEST(VmConfig, ChecksDisks) {
+  const auto with = [](auto change) {
+    VmConfig config = sample();
+    change(config);
+    return errorOf(config);
+  };
+  EXPECT_THAT(with([](auto& c) { c.disks[0].id = std::string(21, 'x'); }), HasSubstr("20 bytes"));
+  EXPECT_THAT(with([](auto& c) { c.disks[0].size_bytes = 513; }), HasSubstr("size_bytes"));
+  EXPECT_THAT(with([](auto& c) { c.disks[0].segments[1].disk_offset = 2048; }),
+              HasSubstr("overlaps"));
+  EXPECT_THAT(with([](auto& c) { c.disks[0].segments[1].length = 100; }), HasSubstr("multiple"));
+  EXPECT_THAT(with([](auto& c) { c.disks[0].segments[1].disk_offset = ~uint64_t{511}; }),
+              HasSubstr("ends behind the disk"));
+  EXPECT_THAT(with([](auto& c) { c.disks[0].segments[1].length = ~uint64_t{511}; }),
+              HasSubstr("ends behind the disk"));
+  EXPECT_THAT(with([](auto& c) { c.disks.resize(kMaxDisks + 1, c.disks[1]); }), HasSubstr("disks"));
+  EXPECT_THAT(with([](auto& c) { c.command_line = "a\nb"; }), HasSubstr("command_line"));
+  EXPECT_THAT(with([](auto& c) { c.gid = 0; }), HasSubstr("uid/gid"));
+}
+
+TEST(VmConfig, NamesExitReasons) {
+  EXPECT_EQ(toString(ExitReason::kPowerOff), "poweroff");
+  EXPECT_EQ(toString(ExitReason::kTripleFault), "triple-fault");
+}
+
+}  // namespace
+}  // namespace hull::vmm

@@ -1,0 +1,362 @@
+// Boots the guest kernel in hull-vmm and watches from outside: exit reasons, disks, vsock, several
+// vCPUs, control socket. Needs KVM, HULL_BIN (folder with hull-vmm and vmm-boot-guest) and
+// HULL_KERNEL; each test says so and is skipped otherwise. Run by tests/e2e/vmm_boot.sh.
+#include <fcntl.h>
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+#include <signal.h>
+#include <sys/socket.h>
+#include <unistd.h>
+
+#include <atomic>
+#include <chrono>
+#include <cstdio>
+#include <cstdlib>
+#include <map>
+#include <nlohmann/json.hpp>
+#include <optional>
+#include <thread>
+
+#include "base/error.h"
+#include "base/fd.h"
+#include "base/file.h"
+#include "base/subprocess.h"
+#include "vmm/config/vm_config.h"
+
+namespace hull::vmm {
+namespace {
+
+using testing::HasSubstr;
+
+// One file in the "newc" cpio format, as the whole initramfs.
+std::string initramfs(const std::string& init) {
+  const auto entry = [](const std::string& name, unsigned mode, const std::string& data) {
+    char header[111];
+    std::snprintf(header, sizeof header,
+                  "070701%08X%08X%08X%08X%08X%08X%08X%08X%08X%08X%08X%08X%08X", 1u, mode, 0u, 0u,
+                  1u, 0u, static_cast<unsigned>(data.size()), 0u, 0u, 0u, 0u,
+                  static_cast<unsigned>(name.size() + 1), 0u);
+    std::string out = header + name;
+    out.push_back('\0');
+    while (out.size() % 4 != 0) out.push_back('\0');
+    out += data;
+    while (out.size() % 4 != 0) out.push_back('\0');
+    return out;
+  };
+  return entry("dev", 0040755, "") + entry("init", 0100755, init) + entry("TRAILER!!!", 0, "");
+}
+
+struct Result {
+  int status = -1;
+  std::string reason;
+  std::string detail;
+  std::string console;
+};
+
+class BootTest : public testing::Test {
+ protected:
+  void SetUp() override {
+    const char* bin = getenv("HULL_BIN");
+    const char* kernel = getenv("HULL_KERNEL");
+    if (bin == nullptr || kernel == nullptr) GTEST_SKIP() << "HULL_BIN and HULL_KERNEL are not set";
+    if (access("/dev/kvm", R_OK | W_OK) != 0) GTEST_SKIP() << "/dev/kvm cannot be used here";
+    bin_ = bin;
+    kernel_ = openFile(kernel, O_RDONLY);
+    initrd_ = fileWith(initramfs(readFile(bin_ + "/vmm-boot-guest")));
+    console_ = fileWith("");
+    status_ = fileWith("");
+    config_.memory_mib = 128;
+    config_.kernel_fd = give(kernel_.get());
+    config_.initrd_fd = give(initrd_.get());
+    config_.console_fd = give(console_.get());
+    config_.status_fd = give(status_.get());
+    if (getenv("HULL_TEST_UID") != nullptr) {
+      config_.uid = config_.gid = static_cast<uint32_t>(std::atoi(getenv("HULL_TEST_UID")));
+    }
+  }
+
+  static Fd fileWith(const std::string& contents) {
+    Fd file = makeMemfd("vmm-e2e");
+    writeFull(file.get(), contents);
+    lseek(file.get(), 0, SEEK_SET);
+    return file;
+  }
+  // The number under which hull-vmm will find `fd`.
+  int give(int fd) {
+    const int number = next_fd_++;
+    descriptors_.emplace_back(fd, number);
+    return number;
+  }
+
+  void start(const std::string& task) {
+    config_.command_line += (config_.command_line.empty() ? "task=" : " task=") + task;
+    const Fd config = fileWith(toJson(config_));
+    SubprocessOptions options;
+    const int config_fd = give(config.get());
+    options.arguments = {bin_ + "/hull-vmm", "--config-fd", std::to_string(config_fd)};
+    options.descriptors = descriptors_;
+    options.descriptors.emplace_back(STDERR_FILENO, STDERR_FILENO);
+    started_ = std::chrono::steady_clock::now();
+    vmm_.emplace(options);
+  }
+
+  Result finish() {
+    Result result;
+    result.status = vmm_->wait();
+    const auto took = std::chrono::steady_clock::now() - started_;
+    std::printf("  %lld ms\n",
+                static_cast<long long>(
+                    std::chrono::duration_cast<std::chrono::milliseconds>(took).count()));
+    result.console = contents(console_.get());
+    const auto status = nlohmann::json::parse(contents(status_.get()), nullptr, false);
+    if (status.is_object()) {
+      result.reason = status.value("reason", "");
+      result.detail = status.value("detail", "");
+    }
+    return result;
+  }
+  Result boot(const std::string& task) {
+    start(task);
+    return finish();
+  }
+
+  static std::string contents(int fd) {
+    std::string text(fileSize(fd), '\0');
+    text.resize(preadFull(fd, std::as_writable_bytes(std::span(text)), 0));
+    return text;
+  }
+
+  void addControl() {
+    control_path_ = folder_.path() + "/control";
+    control_ = listenUnix(control_path_);
+    config_.control_fd = give(control_.get());
+  }
+  std::string command(const std::string& line) {
+    const Fd client = connectUnix(control_path_);
+    writeFull(client.get(), line + "\n");
+    return readLine(client.get());
+  }
+  static std::string readLine(int fd) {
+    std::string line;
+    std::byte one;
+    while (readSome(fd, {&one, 1}) == 1 && one != std::byte{'\n'}) line += static_cast<char>(one);
+    return line;
+  }
+  // Asks until the guest says it is there.
+  void waitReady() {
+    for (;;) {
+      const auto status = nlohmann::json::parse(command(R"({"command":"status"})"));
+      if (!status["ready_us"].is_null()) {
+        std::printf("  ready after %.1f ms\n", static_cast<double>(status["ready_us"]) / 1000);
+        return;
+      }
+      std::this_thread::sleep_for(std::chrono::milliseconds(20));
+    }
+  }
+
+  void addVsock() {
+    vsock_path_ = folder_.path() + "/vsock";
+    vsock_ = listenUnix(vsock_path_);
+    config_.vsock = VsockConfig{3, give(vsock_.get())};
+  }
+  Fd connectGuest(unsigned port, std::string* answer) {
+    Fd client = connectUnix(vsock_path_);
+    writeFull(client.get(), "CONNECT " + std::to_string(port) + "\n");
+    *answer = readLine(client.get());
+    return client;
+  }
+
+  TemporaryDirectory folder_;
+  std::string bin_;
+  Fd kernel_, initrd_, console_, status_, control_, vsock_;
+  std::string control_path_, vsock_path_;
+  VmConfig config_;
+  std::vector<std::pair<int, int>> descriptors_;
+  int next_fd_ = 10;
+  std::optional<Subprocess> vmm_;
+  std::chrono::steady_clock::time_point started_;
+};
+
+TEST_F(BootTest, InitPowersOffThroughTheExitPort) {
+  const Result result = boot("poweroff");
+  EXPECT_EQ(result.reason, "poweroff");
+  EXPECT_EQ(result.status, 0);
+  EXPECT_THAT(result.console, HasSubstr("TASK poweroff"));
+}
+
+TEST_F(BootTest, KernelPowersOffThroughTheRegister) {
+  const Result result = boot("kernel-poweroff");
+  EXPECT_EQ(result.reason, "poweroff");
+  EXPECT_THAT(result.detail, HasSubstr("kernel"));
+}
+
+TEST_F(BootTest, RebootIsAReset) {
+  const Result result = boot("reset");
+  EXPECT_EQ(result.reason, "reset");
+  EXPECT_EQ(result.status, 0);
+}
+
+TEST_F(BootTest, EndOfInitIsAPanic) {
+  const Result result = boot("panic");
+  EXPECT_EQ(result.reason, "panic");
+  EXPECT_EQ(result.status, 10);
+}
+
+TEST_F(BootTest, TripleFaultIsToldApart) {
+  config_.command_line = "reboot=t";
+  const Result result = boot("reset");
+  EXPECT_EQ(result.reason, "triple-fault");
+  EXPECT_EQ(result.status, 11);
+}
+
+TEST_F(BootTest, MissingInitrdIsAPanic) {
+  config_.initrd_fd = -1;
+  EXPECT_EQ(boot("poweroff").reason, "panic");
+}
+
+TEST_F(BootTest, KernelThatIsNoneIsAnError) {
+  const Fd file = fileWith("no kernel");
+  config_.kernel_fd = give(file.get());
+  const Result result = boot("poweroff");
+  EXPECT_EQ(result.reason, "error");
+  EXPECT_EQ(result.status, 13);
+  EXPECT_THAT(result.detail, HasSubstr("load kernel"));
+}
+
+TEST_F(BootTest, TwoCpus) {
+  config_.vcpus = 2;
+  EXPECT_THAT(boot("cpus").console, HasSubstr("CPUS 0-1\n"));
+}
+
+TEST_F(BootTest, FourCpus) {
+  config_.vcpus = 4;
+  EXPECT_THAT(boot("cpus").console, HasSubstr("CPUS 0-3\n"));
+}
+
+TEST_F(BootTest, MemoryGoesOnAboveFourGib) {
+  config_.memory_mib = 5 * 1024;
+  const std::string console = boot("memory").console;
+  const size_t at = console.find("MEMORY ");
+  ASSERT_NE(at, std::string::npos) << console;
+  EXPECT_GT(std::atoi(console.c_str() + at + 7), 4900);
+}
+
+TEST_F(BootTest, HardwareRandomNumbers) {
+  EXPECT_THAT(boot("random").console, HasSubstr("RANDOM OK"));
+}
+
+TEST_F(BootTest, EarlySerialShowsTheKernelsFirstWords) {
+  config_.early_serial = true;
+  EXPECT_THAT(boot("poweroff").console, HasSubstr("Linux version"));
+}
+
+TEST_F(BootTest, DisksOfSegments) {
+  constexpr uint64_t kMib = 1 << 20;
+  std::string pattern(3 * kMib, '\0');
+  for (uint64_t i = 0; i < pattern.size(); ++i) {
+    pattern[i] = static_cast<char>((i >> 12) * 7 + i % 251);
+  }
+  // Mebibytes 0 and 2 of disk A in two files, 4 KiB into the second; 1 is a hole.
+  const Fd first = fileWith(pattern.substr(0, kMib));
+  const Fd second = fileWith(std::string(4096, 'x') + pattern.substr(2 * kMib));
+  const Fd writable = fileWith("");
+  ASSERT_EQ(ftruncate(writable.get(), 8 * kMib), 0);
+  config_.disks = {{"disk-a",
+                    3 * kMib,
+                    true,
+                    {{give(first.get()), 0, 0, kMib}, {give(second.get()), 4096, 2 * kMib, kMib}}},
+                   {"disk-b", 8 * kMib, false, {{give(writable.get()), 0, 0, 8 * kMib}}}};
+  EXPECT_THAT(boot("disks").console, HasSubstr("DISKS OK"));
+  const std::string written = contents(writable.get());
+  EXPECT_EQ(written.substr(0, 4096), pattern.substr(0, 4096));
+  EXPECT_EQ(written.substr(4 * kMib, 4096), std::string(4096, '\0'));
+}
+
+// Sends `bytes` of noise to the echo port and reads them back while sending.
+void echoOnce(Fd client, size_t bytes) {
+  std::string noise(bytes, '\0');
+  for (size_t i = 0; i < bytes; ++i) noise[i] = static_cast<char>(i * 131 >> 3);
+  std::thread sender([&] {
+    writeFull(client.get(), noise);
+    shutdown(client.get(), SHUT_WR);
+  });
+  std::string back(bytes + 1, '\0');
+  const size_t got = readFull(client.get(), std::as_writable_bytes(std::span(back)));
+  sender.join();
+  back.resize(got);
+  EXPECT_EQ(got, bytes);
+  EXPECT_TRUE(back == noise);
+}
+
+TEST_F(BootTest, VsockEchoesEveryByteAndHalfClose) {
+  addVsock();
+  addControl();
+  config_.vcpus = 2;
+  start("vsock");
+  waitReady();
+  std::string answer;
+  Fd refused = connectGuest(4242, &answer);
+  EXPECT_THAT(answer, HasSubstr("ERR "));
+  for (const size_t bytes : {size_t{0}, size_t{1}, size_t{65536}, size_t{3'000'000}}) {
+    Fd client = connectGuest(1000, &answer);
+    ASSERT_THAT(answer, HasSubstr("OK "));
+    echoOnce(std::move(client), bytes);
+  }
+  command(R"({"command":"stop"})");
+  EXPECT_EQ(finish().reason, "terminated");
+}
+
+TEST_F(BootTest, VsockCarriesManyStreamsAtOnce) {
+  constexpr int kStreams = 100;
+  addVsock();
+  addControl();
+  start("vsock");
+  waitReady();
+  std::vector<Fd> clients;
+  std::string answer;
+  for (int i = 0; i < kStreams; ++i) {
+    clients.push_back(connectGuest(1000, &answer));
+    ASSERT_THAT(answer, HasSubstr("OK "));
+  }
+  std::vector<std::thread> threads;
+  for (Fd& client : clients) threads.emplace_back(echoOnce, std::move(client), 100'000);
+  for (auto& thread : threads) thread.join();
+  command(R"({"command":"stop"})");
+  EXPECT_EQ(finish().reason, "terminated");
+}
+
+TEST_F(BootTest, VsockConnectionWaitsForTheGuest) {
+  addVsock();
+  start("sleep");
+  std::string answer;
+  // Asked for long before there is a guest; refused once there is, because nobody listens.
+  Fd client = connectGuest(1000, &answer);
+  EXPECT_THAT(answer, HasSubstr("ERR "));
+  vmm_->kill(SIGTERM);
+  EXPECT_EQ(finish().reason, "terminated");
+}
+
+TEST_F(BootTest, ControlSocketPausesAndResumes) {
+  addControl();
+  addVsock();
+  config_.vcpus = 2;
+  start("vsock");
+  waitReady();
+  EXPECT_EQ(command(R"({"command":"pause"})"), R"({"ok":true})");
+  EXPECT_THAT(command(R"({"command":"status"})"), HasSubstr(R"("state":"paused")"));
+  EXPECT_EQ(command(R"({"command":"resume"})"), R"({"ok":true})");
+  EXPECT_THAT(command(R"({"command":"status"})"), HasSubstr(R"("state":"running")"));
+  EXPECT_THAT(command(R"({"command":"dance"})"), HasSubstr("error"));
+  EXPECT_THAT(command("nonsense"), HasSubstr("error"));
+  std::string answer;
+  Fd client = connectGuest(1000, &answer);
+  ASSERT_THAT(answer, HasSubstr("OK "));
+  echoOnce(std::move(client), 1000);
+  vmm_->kill(SIGTERM);
+  const Result result = finish();
+  EXPECT_EQ(result.reason, "terminated");
+  EXPECT_EQ(result.status, 12);
+}
+
+}  // namespace
+}  // namespace hull::vmm

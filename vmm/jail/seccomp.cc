@@ -1,0 +1,117 @@
+#include "vmm/jail/seccomp.h"
+
+#include <fcntl.h>
+#include <linux/if_tun.h>
+#include <linux/kvm.h>
+#include <linux/seccomp.h>
+#include <seccomp.h>
+#include <stdlib.h>
+#include <sys/mman.h>
+#include <sys/prctl.h>
+#include <sys/syscall.h>
+#include <unistd.h>
+
+#include <initializer_list>
+#include <memory>
+
+#include "base/error.h"
+#include "base/fd.h"
+#include "base/log.h"
+
+namespace hull::vmm {
+
+namespace {
+
+class Rules {
+ public:
+  Rules() : context_(seccomp_init(SCMP_ACT_KILL_PROCESS), seccomp_release) {
+    if (!context_) throw Error(ErrorKind::kInternal, "seccomp: no memory");
+  }
+  void allow(std::initializer_list<int> calls) {
+    for (const int call : calls) check(seccomp_rule_add(context_.get(), SCMP_ACT_ALLOW, call, 0));
+  }
+  void allowWhen(int call, const scmp_arg_cmp& condition) {
+    check(seccomp_rule_add_array(context_.get(), SCMP_ACT_ALLOW, call, 1, &condition));
+  }
+  std::vector<sock_filter> compile() const {
+    const Fd file = makeMemfd("seccomp");
+    check(seccomp_export_bpf(context_.get(), file.get()));
+    std::vector<sock_filter> program(fileSize(file.get()) / sizeof(sock_filter));
+    preadFull(file.get(), std::as_writable_bytes(std::span(program)), 0);
+    return program;
+  }
+
+ private:
+  static void check(int result) {
+    if (result < 0) throw sysError("build a system call filter", -result);
+  }
+  std::unique_ptr<void, void (*)(scmp_filter_ctx)> context_;
+};
+
+// Memory, locks, clocks and the end of a thread: the C library's own needs. Memory never becomes
+// executable.
+void allowRuntime(Rules& rules) {
+  rules.allow({SCMP_SYS(futex),
+               SCMP_SYS(munmap),
+               SCMP_SYS(mremap),
+               SCMP_SYS(brk),
+               SCMP_SYS(madvise),
+               SCMP_SYS(clock_gettime),
+               SCMP_SYS(gettimeofday),
+               SCMP_SYS(rt_sigreturn),
+               SCMP_SYS(rt_sigprocmask),
+               SCMP_SYS(sigaltstack),
+               SCMP_SYS(restart_syscall),
+               SCMP_SYS(sched_yield),
+               SCMP_SYS(getpid),
+               SCMP_SYS(gettid),
+               SCMP_SYS(exit),
+               SCMP_SYS(exit_group),
+               SCMP_SYS(read),
+               SCMP_SYS(write),
+               SCMP_SYS(poll),
+               SCMP_SYS(set_robust_list),
+               SCMP_SYS(rseq)});
+  const scmp_arg_cmp not_executable = SCMP_A2_64(SCMP_CMP_MASKED_EQ, PROT_EXEC, 0);
+  rules.allowWhen(SCMP_SYS(mmap), not_executable);
+  rules.allowWhen(SCMP_SYS(mprotect), not_executable);
+  // Kicks, and abort(): signals to ourselves only.
+  const auto self = static_cast<scmp_datum_t>(getpid());
+  rules.allowWhen(SCMP_SYS(tgkill), SCMP_A0_32(SCMP_CMP_EQ, self));
+}
+
+void allowDevices(Rules& rules) {
+  rules.allow({SCMP_SYS(epoll_wait), SCMP_SYS(epoll_pwait), SCMP_SYS(epoll_ctl), SCMP_SYS(accept4),
+               SCMP_SYS(recvfrom), SCMP_SYS(recvmsg), SCMP_SYS(sendto), SCMP_SYS(sendmsg),
+               SCMP_SYS(shutdown), SCMP_SYS(close), SCMP_SYS(readv), SCMP_SYS(writev),
+               SCMP_SYS(preadv), SCMP_SYS(pwritev), SCMP_SYS(fdatasync), SCMP_SYS(fallocate),
+               SCMP_SYS(getrandom), SCMP_SYS(nanosleep), SCMP_SYS(clock_nanosleep)});
+  rules.allowWhen(SCMP_SYS(ioctl), SCMP_A1_32(SCMP_CMP_EQ, TUNSETOFFLOAD));
+}
+
+void allowVcpu(Rules& rules) {
+  rules.allowWhen(SCMP_SYS(ioctl), SCMP_A1_32(SCMP_CMP_EQ, KVM_RUN));
+}
+
+}  // namespace
+
+SeccompFilter::SeccompFilter(Kind kind) {
+  Rules rules;
+  allowRuntime(rules);
+  if (kind == Kind::kDevices) {
+    allowDevices(rules);
+  } else {
+    allowVcpu(rules);
+  }
+  program_ = rules.compile();
+}
+
+void SeccompFilter::applyToThisThread() const noexcept {
+  const sock_fprog program{static_cast<unsigned short>(program_.size()),
+                           const_cast<sock_filter*>(program_.data())};
+  if (prctl(PR_SET_SECCOMP, SECCOMP_MODE_FILTER, &program) == 0) return;
+  log::error("jail: the kernel refused a system call filter");
+  _exit(EXIT_FAILURE);
+}
+
+}  // namespace hull::vmm

@@ -1,0 +1,218 @@
+#include "vmm/machine.h"
+
+#include <fmt/format.h>
+#include <pthread.h>
+#include <signal.h>
+#include <sys/epoll.h>
+#include <sys/signalfd.h>
+#include <unistd.h>
+
+#include <nlohmann/json.hpp>
+
+#include "base/error.h"
+#include "base/log.h"
+#include "vmm/boot/device_tree.h"
+#include "vmm/boot/linux_boot.h"
+#include "vmm/memory/layout.h"
+#include "vmm/virtio/block/block.h"
+#include "vmm/virtio/console/console.h"
+#include "vmm/virtio/net/net.h"
+#include "vmm/virtio/rng/rng.h"
+#include "vmm/virtio/vsock/vsock.h"
+
+namespace hull::vmm {
+
+namespace {
+
+constexpr uint64_t kQueueNotifyRegister = 0x50;  // virtio 1.2 §4.2.2
+
+}  // namespace
+
+// The recipe: hypervisor, memory, devices, buses, guest, CPUs. Kernel and initrd go in last but
+// one, so that what is wrong with the configuration shows before megabytes are read.
+Machine::Machine(VmConfig config, Clock::time_point started)
+    : config_(std::move(config)),
+      started_(started),
+      loop_thread_(loop_),
+      memory_(config_.memory_mib * layout::kMiB),
+      vm_(kvm_, memory_),
+      group_(config_.vcpus, [this] { loop_.post([this] { onAllParked(); }); }),
+      exit_port_(*this),
+      keyboard_(*this),
+      power_(*this),
+      pvpanic_(*this) {
+  addDevices();
+  addPlatform();
+  const auto cpuid = kvm_.supportedCpuid();
+  for (uint32_t i = 0; i < config_.vcpus; ++i) {
+    vcpus_.push_back(std::make_unique<Vcpu>(kvm_, vm_, i, config_.vcpus, cpuid));
+  }
+  loadGuest();
+  watchSignals();
+  if (config_.control_fd >= 0) {
+    control_ = std::make_unique<ControlServer>(
+        config_.control_fd, loop_,
+        [this](auto client, const auto& command) { onCommand(client, command); });
+  }
+}
+
+Machine::~Machine() = default;
+
+// Disks first: /dev/vda, vdb, … in the order of the configuration.
+void Machine::addDevices() {
+  for (const auto& disk : config_.disks) addDevice(std::make_unique<virtio::BlockDevice>(disk));
+  if (config_.net) addDevice(std::make_unique<virtio::NetDevice>(*config_.net, loop_));
+  if (config_.vsock) addDevice(std::make_unique<virtio::VsockDevice>(*config_.vsock, loop_));
+  addDevice(
+      std::make_unique<virtio::ConsoleDevice>(config_.early_serial ? -1 : config_.console_fd));
+  addDevice(std::make_unique<virtio::RngDevice>());
+}
+
+void Machine::addDevice(std::unique_ptr<virtio::Device> device) {
+  const auto slot = static_cast<uint32_t>(transports_.size());
+  const uint64_t base = layout::kVirtioBase + slot * layout::kVirtioStride;
+  auto transport = std::make_unique<virtio::MmioTransport>(memory_, *device, loop_thread_);
+  mmio_.attach(base, layout::kVirtioBytes, *transport);
+  vm_.addNotify(base + kQueueNotifyRegister, transport->notifyFd());
+  vm_.addInterrupt(layout::gsiOfSlot(slot), transport->interruptFd());
+  loop_.add(transport->notifyFd(), EPOLLIN, [raw = transport.get()](uint32_t) { raw->onNotify(); });
+  devices_.push_back(std::move(device));
+  transports_.push_back(std::move(transport));
+}
+
+void Machine::addPlatform() {
+  ports_.attach(kExitPort, 1, exit_port_);
+  ports_.attach(kKeyboardPort, 1, keyboard_);
+  mmio_.attach(layout::kPowerBase, layout::kPowerBytes, power_);
+  mmio_.attach(layout::kPvpanicBase, layout::kPvpanicBytes, pvpanic_);
+  if (!config_.early_serial) return;
+  serial_ = std::make_unique<SerialOutput>(config_.console_fd);
+  ports_.attach(kSerialPort, kSerialPorts, *serial_);
+}
+
+std::string Machine::commandLine() const {
+  std::string line = "reboot=k panic=-1 iommu=off";
+  line += config_.early_serial ? " console=ttyS0 earlycon=uart8250,io,0x3f8 8250.nr_uarts=1"
+                               : " quiet console=hvc0 8250.nr_uarts=0";
+  if (!config_.command_line.empty()) line += " " + config_.command_line;
+  return line;
+}
+
+void Machine::loadGuest() {
+  const auto kernel = loadKernel(config_.kernel_fd, memory_);
+  LoadedInitrd initrd;
+  if (config_.initrd_fd >= 0) initrd = loadInitrd(config_.initrd_fd, memory_, kernel.end);
+  std::vector<DeviceTreeDevice> virtio;
+  for (uint32_t slot = 0; slot < transports_.size(); ++slot) {
+    virtio.push_back({layout::kVirtioBase + slot * layout::kVirtioStride, layout::gsiOfSlot(slot)});
+  }
+  const auto device_tree = buildDeviceTree(config_.vcpus, virtio);
+  writeBootData(memory_, {kernel, initrd, commandLine(), device_tree});
+  setBootRegisters(vcpus_[0]->fd(), kernel.entry);
+}
+
+// SIGTERM arrives as an event of the loop; blocked here, before any thread inherits the mask.
+void Machine::watchSignals() {
+  sigset_t set;
+  sigemptyset(&set);
+  sigaddset(&set, SIGTERM);
+  sigaddset(&set, SIGINT);
+  pthread_sigmask(SIG_BLOCK, &set, nullptr);
+  signals_ = Fd(signalfd(-1, &set, SFD_CLOEXEC | SFD_NONBLOCK));
+  if (!signals_) throw sysError("watch signals");
+  loop_.add(signals_.get(), EPOLLIN,
+            [this](uint32_t) { guestEnds(ExitReason::kTerminated, "signal"); });
+  VcpuGroup::installSignalHandler();
+}
+
+void Machine::startVcpus(const ThreadFilters& filters) {
+  const Vcpu::World world{ports_, mmio_, group_, *this};
+  for (const auto& vcpu : vcpus_) {
+    threads_.emplace_back([world, &vcpu = *vcpu, &filters] {
+      pthread_setname_np(pthread_self(), fmt::format("vcpu{}", vcpu.index()).c_str());
+      if (filters.vcpu) filters.vcpu->applyToThisThread();
+      vcpu.run(world);
+    });
+  }
+}
+
+MachineEnd Machine::run(const ThreadFilters& filters) {
+  log::debug(fmt::format(
+      "starting the vCPUs {} us after the process",
+      std::chrono::duration_cast<std::chrono::microseconds>(Clock::now() - started_).count()));
+  startVcpus(filters);
+  if (filters.devices) filters.devices->applyToThisThread();
+  try {
+    loop_.run();
+  } catch (const std::exception& error) {
+    guestEnds(ExitReason::kError, fmt::format("device thread: {}", error.what()));
+  }
+  group_.stop();
+  loop_thread_.close();
+  for (auto& thread : threads_) thread.join();
+  const std::lock_guard lock(end_mutex_);
+  return *end_;
+}
+
+void Machine::guestReady() noexcept {
+  const auto now = Clock::now() - started_;
+  const std::lock_guard lock(end_mutex_);
+  if (ready_us_) return;
+  ready_us_ = std::chrono::duration_cast<std::chrono::microseconds>(now).count();
+  log::debug(fmt::format("guest ready after {} us", *ready_us_));
+}
+
+void Machine::guestEnds(ExitReason reason, std::string_view detail) noexcept {
+  {
+    const std::lock_guard lock(end_mutex_);
+    if (!end_) end_ = MachineEnd{reason, std::string(detail)};
+  }
+  group_.stop();
+  loop_.stop();
+}
+
+// ---- control socket -----------------------------------------------------------------------------
+
+std::string Machine::status() {
+  nlohmann::json object{{"state", state_ == State::kPaused ? "paused" : "running"},
+                        {"ready_us", nullptr},
+                        {"vcpus", config_.vcpus},
+                        {"memory_mib", config_.memory_mib}};
+  const std::lock_guard lock(end_mutex_);
+  if (ready_us_) object["ready_us"] = *ready_us_;
+  return object.dump();
+}
+
+void Machine::onCommand(ControlServer::ClientId client, const std::string& command) {
+  static constexpr std::string_view kOk = R"({"ok":true})";
+  if (command == "status") return control_->reply(client, status());
+  if (command == "stop") {
+    control_->reply(client, kOk);
+    return guestEnds(ExitReason::kTerminated, "control socket");
+  }
+  if (command == "pause") {
+    if (state_ == State::kPaused) return control_->reply(client, kOk);
+    awaiting_pause_.push_back(client);  // answered when the last vCPU has stopped
+    if (state_ == State::kRunning) group_.pause();
+    state_ = State::kPausing;
+    return;
+  }
+  if (command == "resume") {
+    if (state_ == State::kPausing) {
+      return control_->reply(client, R"({"error":"a pause is under way"})");
+    }
+    group_.resume();
+    state_ = State::kRunning;
+    return control_->reply(client, kOk);
+  }
+  control_->reply(client, R"({"error":"unknown command"})");
+}
+
+void Machine::onAllParked() {
+  state_ = State::kPaused;
+  for (const auto client : std::exchange(awaiting_pause_, {})) {
+    control_->reply(client, R"({"ok":true})");
+  }
+}
+
+}  // namespace hull::vmm

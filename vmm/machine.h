@@ -1,0 +1,100 @@
+// One virtual machine: builds it from a VmConfig, runs it, and says how it ended. The thread that
+// calls run() becomes the device thread; each vCPU gets a thread of its own.
+//
+// Owner: main. The constructor does everything that needs privileges (opening /dev/kvm); run() does
+// nothing that does, so the process jails itself in between.
+#pragma once
+
+#include <chrono>
+#include <memory>
+#include <mutex>
+#include <optional>
+#include <string>
+#include <thread>
+#include <vector>
+
+#include "base/event_loop.h"
+#include "vmm/bus/bus.h"
+#include "vmm/bus/platform.h"
+#include "vmm/config/vm_config.h"
+#include "vmm/control.h"
+#include "vmm/jail/seccomp.h"
+#include "vmm/kvm/kvm.h"
+#include "vmm/kvm/vcpu.h"
+#include "vmm/kvm/vcpu_group.h"
+#include "vmm/loop_thread.h"
+#include "vmm/memory/guest_memory.h"
+#include "vmm/virtio/mmio/transport.h"
+
+namespace hull::vmm {
+
+struct MachineEnd {
+  ExitReason reason = ExitReason::kError;
+  std::string detail;
+};
+
+// The system call filters of the two kinds of threads; none: unfiltered (tests).
+struct ThreadFilters {
+  std::optional<SeccompFilter> devices;
+  std::optional<SeccompFilter> vcpu;
+};
+
+class Machine final : private PlatformEvents {
+ public:
+  using Clock = std::chrono::steady_clock;
+
+  // `started`: when the process began, for "ready_us". Throws hull::Error.
+  Machine(VmConfig config, Clock::time_point started);
+  ~Machine() override;
+
+  // Starts the vCPUs and serves devices until the VM ends. Once.
+  MachineEnd run(const ThreadFilters& filters);
+
+ private:
+  void addDevices();
+  void addDevice(std::unique_ptr<virtio::Device> device);
+  void addPlatform();
+  void loadGuest();
+  std::string commandLine() const;
+
+  void startVcpus(const ThreadFilters& filters);
+  void watchSignals();
+  void onCommand(ControlServer::ClientId client, const std::string& command);
+  std::string status();
+  void onAllParked();
+
+  void guestReady() noexcept override;
+  void guestEnds(ExitReason reason, std::string_view detail) noexcept override;
+
+  VmConfig config_;
+  Clock::time_point started_;
+  EventLoop loop_;
+  LoopThread loop_thread_;
+  Kvm kvm_;
+  GuestMemory memory_;
+  KvmVm vm_;
+  VcpuGroup group_;
+  std::vector<std::unique_ptr<Vcpu>> vcpus_;
+
+  Bus ports_{"port"};
+  Bus mmio_{"mmio"};
+  ExitPort exit_port_;
+  KeyboardReset keyboard_;
+  PowerRegister power_;
+  Pvpanic pvpanic_;
+  std::unique_ptr<SerialOutput> serial_;
+  std::vector<std::unique_ptr<virtio::Device>> devices_;
+  std::vector<std::unique_ptr<virtio::MmioTransport>> transports_;
+
+  Fd signals_;
+  std::unique_ptr<ControlServer> control_;
+  std::vector<ControlServer::ClientId> awaiting_pause_;
+  enum class State { kRunning, kPausing, kPaused } state_ = State::kRunning;
+  std::vector<std::thread> threads_;
+
+  std::mutex end_mutex_;  // guards the rest
+  std::optional<MachineEnd> end_;
+  std::optional<int64_t> ready_us_;
+};
+
+}  // namespace hull::vmm

@@ -1,0 +1,76 @@
+#include "vmm/memory/guest_memory.h"
+
+#include <sys/mman.h>
+
+#include <algorithm>
+#include <atomic>
+#include <cstring>
+
+#include "base/error.h"
+#include "vmm/memory/layout.h"
+
+namespace hull::vmm {
+
+namespace {
+
+// The compiler may otherwise fetch the source again after the copy was checked (the guest would
+// have changed it in between): behind this barrier only the copy holds the value.
+void copyOnce(void* to, const void* from, size_t size) noexcept {
+  std::memcpy(to, from, size);
+  asm volatile("" ::: "memory");
+}
+
+}  // namespace
+
+GuestMemory::GuestMemory(uint64_t bytes) : bytes_(bytes) {
+  if (bytes == 0 || bytes % layout::kPageBytes != 0) {
+    throw Error(ErrorKind::kInvalidArgument, "map guest memory: not a multiple of a page");
+  }
+  void* mapping = mmap(nullptr, bytes, PROT_READ | PROT_WRITE,
+                       MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+  if (mapping == MAP_FAILED) throw sysError("map guest memory");
+  mapping_ = static_cast<std::byte*>(mapping);
+  madvise(mapping_, bytes, MADV_DONTDUMP);
+  const uint64_t low = std::min(bytes, layout::kGapStart);
+  ranges_[range_count_++] = {0, low, mapping_};
+  if (bytes > low) ranges_[range_count_++] = {layout::kGapEnd, bytes - low, mapping_ + low};
+}
+
+GuestMemory::~GuestMemory() {
+  munmap(mapping_, bytes_);
+}
+
+bool GuestMemory::read(GuestAddress address, std::span<std::byte> into) const noexcept {
+  const std::byte* from = find(address, into.size());
+  if (from == nullptr) return false;
+  copyOnce(into.data(), from, into.size());
+  return true;
+}
+
+bool GuestMemory::write(GuestAddress address, std::span<const std::byte> from) noexcept {
+  std::byte* to = find(address, from.size());
+  if (to == nullptr) return false;
+  copyOnce(to, from.data(), from.size());
+  return true;
+}
+
+std::optional<uint16_t> GuestMemory::loadAcquire(GuestAddress address) const noexcept {
+  std::byte* at = find(address, sizeof(uint16_t));
+  if (at == nullptr || address % sizeof(uint16_t) != 0) return std::nullopt;
+  return std::atomic_ref(*reinterpret_cast<uint16_t*>(at)).load(std::memory_order_acquire);
+}
+
+bool GuestMemory::storeRelease(GuestAddress address, uint16_t value) noexcept {
+  std::byte* at = find(address, sizeof(uint16_t));
+  if (at == nullptr || address % sizeof(uint16_t) != 0) return false;
+  std::atomic_ref(*reinterpret_cast<uint16_t*>(at)).store(value, std::memory_order_release);
+  return true;
+}
+
+std::optional<iovec> GuestMemory::iovecOf(GuestAddress address, uint64_t size) const noexcept {
+  std::byte* at = find(address, size);
+  if (at == nullptr) return std::nullopt;
+  return iovec{at, size};
+}
+
+}  // namespace hull::vmm

@@ -1,0 +1,88 @@
+// The guest's memory. One mapping in this process, up to two ranges for the guest: [0, 3 GiB) and
+// [4 GiB, …). The guest may change any byte at any moment, so nothing here hands out references
+// for parsing: copy once (read), check the copy, use the copy. Only bulk data, which nobody
+// interprets, is reached in place, as iovecs made after a bounds check and handed to readv/writev.
+//
+// Owner: Machine. Any thread; all accesses are noexcept and answer with a value: an address outside
+// of memory is the guest's mistake, never an exception.
+#pragma once
+
+#include <sys/uio.h>
+
+#include <array>
+#include <cstddef>
+#include <cstdint>
+#include <optional>
+#include <span>
+#include <type_traits>
+
+namespace hull::vmm {
+
+using GuestAddress = uint64_t;
+
+class GuestMemory {
+ public:
+  struct Range {
+    GuestAddress start = 0;
+    uint64_t bytes = 0;
+    std::byte* host = nullptr;
+  };
+
+  // Reserves, but does not touch, `bytes` of zeroed memory; throws hull::Error.
+  explicit GuestMemory(uint64_t bytes);
+  ~GuestMemory();
+  GuestMemory(const GuestMemory&) = delete;
+  GuestMemory& operator=(const GuestMemory&) = delete;
+
+  uint64_t bytes() const { return bytes_; }
+  std::span<const Range> ranges() const { return {ranges_.data(), range_count_}; }
+  GuestAddress lowEnd() const { return ranges_[0].start + ranges_[0].bytes; }
+
+  // Whether [address, address + size) is memory of one range. Empty ranges must lie in memory too.
+  bool contains(GuestAddress address, uint64_t size) const noexcept {
+    return find(address, size) != nullptr;
+  }
+
+  [[nodiscard]] bool read(GuestAddress address, std::span<std::byte> into) const noexcept;
+  [[nodiscard]] bool write(GuestAddress address, std::span<const std::byte> from) noexcept;
+
+  template <typename T>
+  requires std::is_trivially_copyable_v<T> std::optional<T> read(GuestAddress address)
+  const noexcept {
+    T value;
+    if (!read(address, std::as_writable_bytes(std::span(&value, 1)))) return std::nullopt;
+    return value;
+  }
+  template <typename T>
+  requires std::is_trivially_copyable_v<T>
+  [[nodiscard]] bool write(GuestAddress address, const T& value) noexcept {
+    return write(address, std::as_bytes(std::span(&value, 1)));
+  }
+
+  // Ring indices: one aligned 16-bit access, ordered against the copies before and after it
+  // (virtio 1.2 §2.7.13: barriers). An odd address is outside of memory.
+  std::optional<uint16_t> loadAcquire(GuestAddress address) const noexcept;
+  [[nodiscard]] bool storeRelease(GuestAddress address, uint16_t value) noexcept;
+
+  // For bulk I/O only: the bytes belong to the guest and change under the caller's feet.
+  std::optional<iovec> iovecOf(GuestAddress address, uint64_t size) const noexcept;
+
+ private:
+  std::byte* find(GuestAddress address, uint64_t size) const noexcept {
+    for (size_t i = 0; i < range_count_; ++i) {
+      const Range& range = ranges_[i];
+      const uint64_t offset = address - range.start;
+      if (address >= range.start && offset < range.bytes && size <= range.bytes - offset) {
+        return range.host + offset;
+      }
+    }
+    return nullptr;
+  }
+
+  uint64_t bytes_;
+  std::byte* mapping_ = nullptr;
+  std::array<Range, 2> ranges_;
+  size_t range_count_ = 0;
+};
+
+}  // namespace hull::vmm

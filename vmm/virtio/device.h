@@ -1,0 +1,86 @@
+// What a virtio device is to its transport, and the transport to its device. Narrow on purpose: the
+// transport owns registers, feature negotiation and status; a device sees only a complete,
+// validated set of queues, moved into activate(), until reset().
+//
+// Threads: type, features, queueSizes and config are constant after construction and may be asked
+// from any thread. Everything else happens on the device thread.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <span>
+#include <string_view>
+#include <vector>
+
+#include "base/bytes.h"
+#include "vmm/memory/guest_memory.h"
+#include "vmm/virtio/queue/queue.h"
+
+namespace hull::vmm::virtio {
+
+// virtio 1.2 §5.
+enum class DeviceType : uint32_t {
+  kNet = 1,
+  kBlock = 2,
+  kConsole = 3,
+  kRng = 4,
+  kVsock = 19,
+};
+
+// virtio 1.2 §6: what the transport and the queues implement for every device.
+inline constexpr uint64_t kFeatureIndirect = uint64_t{1} << 28;
+inline constexpr uint64_t kFeatureEventIdx = uint64_t{1} << 29;
+inline constexpr uint64_t kFeatureVersion1 = uint64_t{1} << 32;
+inline constexpr uint64_t kTransportFeatures =
+    kFeatureIndirect | kFeatureEventIdx | kFeatureVersion1;
+
+// The transport, as an active device sees it.
+class DeviceHost {
+ public:
+  virtual ~DeviceHost() = default;
+  virtual void interrupt() noexcept = 0;  // used buffers (§2.9)
+  // The driver broke a rule: no queue is looked at again until it resets the device (§2.1.1).
+  virtual void needsReset(std::string_view why) noexcept = 0;
+  // Calls notify() again soon, after other devices had their turn.
+  virtual void notifyLater() noexcept = 0;
+};
+
+struct Activation {
+  GuestMemory& memory;
+  DeviceHost& host;
+  uint64_t features;          // as negotiated
+  std::vector<Queue> queues;  // all of queueSizes()
+};
+
+class Device {
+ public:
+  Device() = default;
+  virtual ~Device() = default;
+  Device(const Device&) = delete;
+  Device& operator=(const Device&) = delete;
+
+  virtual DeviceType type() const noexcept = 0;
+  virtual uint64_t features() const noexcept = 0;  // the device's own, without kTransportFeatures
+  virtual std::span<const uint16_t> queueSizes() const noexcept = 0;  // greatest size of each queue
+  virtual std::span<const std::byte> config() const noexcept = 0;
+
+  virtual void activate(Activation&& activation) noexcept = 0;
+  virtual void notify() noexcept = 0;  // the driver notified one of the queues, no matter which
+  virtual void reset() noexcept = 0;   // back to before activate(); queues are gone
+
+  // For saving: where the queues stand, in order; devices hold no chain between two calls.
+  virtual std::vector<QueuePosition> queuePositions() const noexcept = 0;
+  // The device's own state beside its queues. load() is called after activate(); false: corrupt.
+  virtual void save(ByteWriter&) const {}
+  virtual bool load(ByteReader&) { return true; }
+};
+
+// An interrupt for what was pushed, and the device's side of what a drain found.
+inline void settle(Queue& queue, DrainResult result, DeviceHost& host,
+                   std::string_view device) noexcept {
+  if (queue.takeInterrupt()) host.interrupt();
+  if (result == DrainResult::kBroken) host.needsReset(device);
+  if (result == DrainResult::kMore) host.notifyLater();
+}
+
+}  // namespace hull::vmm::virtio
