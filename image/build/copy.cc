@@ -1,0 +1,290 @@
+#include "image/build/copy.h"
+
+#include <algorithm>
+
+#include "base/bytes.h"
+#include "base/error.h"
+#include "base/hash.h"
+#include "image/build/glob.h"
+
+namespace hull::build {
+
+using image::Entry;
+using image::EntryType;
+using image::Inode;
+using image::InodeNumber;
+using image::kNoInode;
+
+namespace {
+
+constexpr uint16_t kDirectoryMode = 0755;
+
+std::string baseOf(const std::string& path) {
+  const size_t slash = path.rfind('/');
+  return slash == std::string::npos ? path : path.substr(slash + 1);
+}
+
+std::string join(const std::string& directory, const std::string& name) {
+  return directory.empty() ? name : directory + "/" + name;
+}
+
+std::vector<std::string> partsOf(const std::string& path) {
+  std::vector<std::string> parts;
+  for (size_t start = 0; start < path.size();) {
+    const size_t slash = std::min(path.find('/', start), path.size());
+    parts.push_back(path.substr(start, slash - start));
+    start = slash + 1;
+  }
+  return parts;
+}
+
+bool isDirectory(const image::Tree& tree, InodeNumber number) {
+  return number != kNoInode && tree.at(number).type == EntryType::kDirectory;
+}
+
+}  // namespace
+
+std::string cleanPath(std::string_view path) {
+  std::vector<std::string_view> parts;
+  while (!path.empty()) {
+    const size_t slash = std::min(path.find('/'), path.size());
+    const std::string_view part = path.substr(0, slash);
+    path.remove_prefix(std::min(slash + 1, path.size()));
+    if (part.empty() || part == ".") continue;
+    if (part != "..") {
+      parts.push_back(part);
+    } else if (!parts.empty()) {
+      parts.pop_back();
+    }
+  }
+  std::string clean;
+  for (const auto part : parts) clean += (clean.empty() ? "" : "/") + std::string(part);
+  return clean;
+}
+
+std::string joinPath(const std::string& working_directory, const std::string& path) {
+  return cleanPath(path.starts_with('/') ? path : working_directory + "/" + path);
+}
+
+Entry entryOf(const Inode& inode, const std::string& path) {
+  Entry entry;
+  entry.path = path;
+  entry.type = inode.type;
+  entry.mode = inode.mode;
+  entry.uid = inode.uid;
+  entry.gid = inode.gid;
+  entry.mtime_seconds = inode.mtime_seconds;
+  entry.mtime_nanoseconds = inode.mtime_nanoseconds;
+  entry.size = inode.type == EntryType::kFile ? inode.size : 0;
+  entry.data_offset = inode.data_offset;
+  entry.link = inode.link;
+  entry.device_major = inode.device_major;
+  entry.device_minor = inode.device_minor;
+  entry.xattrs = inode.xattrs;
+  return entry;
+}
+
+CopyPlan::CopyPlan(RootFs& source, const RootFs& destination, const CopyRequest& request)
+    : source_(source), destination_(destination), request_(request) {
+  std::vector<Match> all;
+  bool wildcard = false;
+  for (const auto& pattern : request.sources) {
+    wildcard |= isGlob(pattern);
+    const auto found = matches(pattern);
+    all.insert(all.end(), found.begin(), found.end());
+  }
+  const std::string wanted = joinPath(request.working_directory, request.destination);
+  target_ = destination.tree().resolvePath("/" + wanted);
+  while (target_.starts_with('/')) target_.erase(0, 1);
+  const bool slash = request.destination.ends_with('/') || request.destination.ends_with("/.") ||
+                     request.destination == ".";
+  into_directory_ = slash || isDirectory(destination.tree(), destination.tree().find(target_));
+  if ((all.size() > 1 || (wildcard && request.sources.size() > 1)) && !into_directory_) {
+    throw Error(
+        ErrorKind::kInvalidArgument,
+        "when several files are copied, the destination must be a directory and end with a /");
+  }
+  for (const auto& match : all) {
+    const InodeNumber followed = source_.tree().resolve("/" + match.path);
+    if (followed == kNoInode) {
+      throw Error(ErrorKind::kNotFound,
+                  "\"/" + match.path + "\" is a symbolic link that leads nowhere");
+    }
+    if (isDirectory(source_.tree(), followed)) {
+      addParents(target_);
+      addDirectory(target_, &source_.tree().at(followed));
+      copyContents(followed, target_);
+    } else {
+      copyFile({match.path, followed});
+    }
+  }
+}
+
+std::vector<CopyPlan::Match> CopyPlan::matches(const std::string& pattern) const {
+  const std::string clean = cleanPath(pattern);
+  const image::Tree& tree = source_.tree();
+  if (!isGlob(clean)) {
+    const InodeNumber number = tree.resolve("/" + clean, false);
+    if (number == kNoInode) throw Error(ErrorKind::kNotFound, "\"/" + clean + "\": not found");
+    return {{clean, number}};
+  }
+  std::vector<Match> level = {{"", 0}};
+  for (const auto& part : partsOf(clean)) {
+    std::vector<Match> next;
+    for (const auto& match : level) {
+      const InodeNumber directory = tree.resolve("/" + match.path);
+      if (!isDirectory(tree, directory)) continue;
+      for (const auto& [name, child] : tree.at(directory).children) {
+        if (globMatches(part, name)) next.push_back({join(match.path, name), child});
+      }
+    }
+    level = std::move(next);
+  }
+  return level;
+}
+
+void CopyPlan::copyFile(const Match& match) {
+  const std::string target = into_directory_ ? join(target_, baseOf(match.path)) : target_;
+  if (target.empty()) throw Error(ErrorKind::kInvalidArgument, "cannot copy a file to /");
+  if (isDirectory(destination_.tree(), destination_.tree().find(target))) {
+    throw Error(ErrorKind::kInvalidArgument, "cannot copy a file over the directory /" + target);
+  }
+  addParents(target);
+  add(match.number, target);
+}
+
+void CopyPlan::copyContents(InodeNumber directory, const std::string& target) {
+  for (const auto& [name, child] : source_.tree().at(directory).children) {
+    const std::string path = join(target, name);
+    const Inode& inode = source_.tree().at(child);
+    if (inode.type == EntryType::kDirectory) {
+      addDirectory(path, &inode);
+      copyContents(child, path);
+    } else {
+      add(child, path);
+    }
+  }
+}
+
+void CopyPlan::add(InodeNumber number, const std::string& target) {
+  if (entries_.size() >= kMaxCopiedEntries)
+    throw Error(ErrorKind::kTooLarge, "copy: more than 4,000,000 entries");
+  const Inode& inode = source_.tree().at(number);
+  CopiedEntry copied{entryOf(inode, target),
+                     inode.type == EntryType::kFile && inode.size > 0 ? &inode : nullptr};
+  setOwner(copied.entry);
+  if (request_.mode && inode.type != EntryType::kSymlink) copied.entry.mode = *request_.mode;
+  entries_.push_back(std::move(copied));
+}
+
+// A directory that is there keeps its attributes: they are written again, since a layer that holds
+// something below it must say what the directory is. A new one is like its source.
+void CopyPlan::addDirectory(const std::string& target, const Inode* like) {
+  if (!made_.emplace(target, true).second) return;
+  const InodeNumber existing = destination_.tree().find(target);
+  if (existing != kNoInode && !isDirectory(destination_.tree(), existing)) {
+    throw Error(ErrorKind::kInvalidArgument, "cannot copy a directory over the file /" + target);
+  }
+  Entry entry;
+  if (existing != kNoInode) {
+    entry = entryOf(destination_.tree().at(existing), target);
+  } else {
+    if (like) entry = entryOf(*like, target);
+    entry.path = target;
+    entry.type = EntryType::kDirectory;
+    entry.mode = request_.mode ? *request_.mode : like ? like->mode : kDirectoryMode;
+    setOwner(entry);
+  }
+  entries_.push_back({std::move(entry), nullptr});
+}
+
+void CopyPlan::addParents(const std::string& target) {
+  std::string path;
+  std::vector<std::string> parts = partsOf(target);
+  if (!parts.empty()) parts.pop_back();
+  for (const auto& part : parts) {
+    path = join(path, part);
+    const InodeNumber existing = destination_.tree().find(path);
+    if (existing != kNoInode && !isDirectory(destination_.tree(), existing)) {
+      throw Error(ErrorKind::kInvalidArgument,
+                  "the destination's parent /" + path + " is not a directory");
+    }
+    if (!made_.emplace(path, true).second) continue;
+    Entry entry;
+    if (existing != kNoInode) {
+      entry = entryOf(destination_.tree().at(existing), path);
+    } else {
+      entry.path = path;
+      entry.type = EntryType::kDirectory;
+      entry.mode = kDirectoryMode;
+      setOwner(entry);
+    }
+    entries_.push_back({std::move(entry), nullptr});
+  }
+}
+
+void CopyPlan::setOwner(Entry& entry) const {
+  if (request_.keep_owner && !request_.owner) return;
+  const Owner owner = request_.owner.value_or(Owner{});
+  entry.uid = owner.uid;
+  entry.gid = owner.gid;
+}
+
+std::string CopyPlan::contentKey() const {
+  ByteWriter key;
+  for (const auto& copied : entries_) {
+    const Entry& entry = copied.entry;
+    key.string(entry.path);
+    key.u8(static_cast<uint8_t>(entry.type));
+    key.u16(entry.mode);
+    key.u32(entry.uid);
+    key.u32(entry.gid);
+    key.string(entry.link);
+    key.u32(entry.device_major);
+    key.u32(entry.device_minor);
+    for (const auto& [name, value] : entry.xattrs) {
+      key.string(name);
+      key.string(value);
+    }
+    key.string(copied.source ? source_.contentDigest(*copied.source) : "");
+  }
+  return sha256Hex(key.bytes());
+}
+
+void CopyPlan::write(image::LayerTarWriter& tar) const {
+  for (const auto& copied : entries_) {
+    tar.add(copied.entry, copied.source ? source_.dataFd(*copied.source) : -1);
+  }
+}
+
+std::vector<Entry> missingDirectories(const RootFs& root, const std::string& path, Owner owner) {
+  std::string target = root.tree().resolvePath("/" + cleanPath(path));
+  while (target.starts_with('/')) target.erase(0, 1);
+  const InodeNumber existing = root.tree().find(target);
+  if (isDirectory(root.tree(), existing)) return {};
+  if (existing != kNoInode)
+    throw Error(ErrorKind::kInvalidArgument, "/" + target + " is not a directory");
+  std::vector<Entry> entries;
+  std::string at;
+  for (const auto& part : partsOf(target)) {
+    at = join(at, part);
+    const InodeNumber found = root.tree().find(at);
+    if (found != kNoInode && !isDirectory(root.tree(), found)) {
+      throw Error(ErrorKind::kInvalidArgument, "/" + at + " is not a directory");
+    }
+    Entry entry;
+    if (found != kNoInode) {
+      entry = entryOf(root.tree().at(found), at);
+    } else {
+      entry.path = at;
+      entry.type = EntryType::kDirectory;
+      entry.mode = kDirectoryMode;
+      entry.uid = owner.uid;
+      entry.gid = owner.gid;
+    }
+    entries.push_back(std::move(entry));
+  }
+  return entries;
+}
+
+}  // namespace hull::build

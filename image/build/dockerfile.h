@@ -1,0 +1,63 @@
+// The Dockerfile language, first half: text to instructions (docs.docker.com/reference/dockerfile).
+// Comments, directives, continuations, flags, exec forms and here-documents are resolved; variables
+// are not (see words.h). The text is untrusted. Pure values.
+#pragma once
+
+#include <optional>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "base/error.h"
+
+namespace hull::build {
+
+inline constexpr size_t kMaxDockerfileBytes = 4 << 20;
+inline constexpr size_t kMaxLineBytes = 65'535;
+inline constexpr size_t kMaxInstructions = 10'000;
+
+struct Heredoc {
+  std::string name;
+  std::string content;  // tabs already stripped for <<-
+  bool expand = true;   // false when the delimiter was quoted
+};
+
+struct Flag {
+  std::string name;   // without the dashes
+  std::string value;  // "true" for a bare flag
+  int column = 1;
+};
+
+struct Instruction {
+  std::string keyword;  // upper case
+  std::vector<Flag> flags;
+  std::string rest;                              // behind the flags, continuations joined
+  std::optional<std::vector<std::string>> exec;  // rest as a JSON array of strings
+  std::vector<Heredoc> heredocs;
+  std::string text;  // the whole instruction on one line, for display
+  int line = 1;      // where it starts
+  int column = 1;    // where `rest` starts in that line (or the keyword when rest is empty)
+};
+
+struct Dockerfile {
+  std::string name;  // for messages
+  std::vector<std::string> lines;
+  char escape = '\\';
+  std::string syntax;  // the # syntax= line, accepted and not acted upon
+  std::vector<Instruction> instructions;
+  std::vector<std::string> warnings;  // "name:line: …"
+
+  // "name:3:5: message", the line and a caret below it.
+  Error error(int line, int column, const std::string& message) const;
+  Error error(const Instruction& at, const std::string& message) const {
+    return error(at.line, at.column, message);
+  }
+};
+
+// Throws Dockerfile::error. An empty file is an error, too.
+Dockerfile parseDockerfile(const std::string& name, std::string_view text);
+
+// One instruction outside a file (ONBUILD triggers, `import --change`).
+Instruction parseInstruction(const std::string& origin, std::string_view text);
+
+}  // namespace hull::build

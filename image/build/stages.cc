@@ -1,0 +1,196 @@
+#include "image/build/stages.h"
+
+#include <algorithm>
+#include <cctype>
+#include <set>
+
+namespace hull::build {
+
+namespace {
+
+bool validStageName(std::string_view name) {
+  if (name.empty() || !std::islower(static_cast<unsigned char>(name[0]))) return false;
+  return std::all_of(name.begin(), name.end(), [](unsigned char c) {
+    return std::islower(c) || std::isdigit(c) || c == '-' || c == '_' || c == '.';
+  });
+}
+
+bool isNumber(std::string_view text) {
+  return !text.empty() && text.size() < 6 &&
+         std::all_of(text.begin(), text.end(), [](unsigned char c) { return std::isdigit(c); });
+}
+
+class Planner {
+ public:
+  Planner(const Dockerfile& file, const std::map<std::string, std::string>& build_args)
+      : file_(file), build_args_(build_args) {}
+
+  StagePlan run(const std::string& target) {
+    for (const auto& instruction : file_.instructions) {
+      if (instruction.keyword == "FROM") {
+        addStage(instruction);
+      } else if (!plan_.stages.empty()) {
+        addStep(instruction);
+      } else if (instruction.keyword == "ARG") {
+        addGlobal(instruction);
+      } else {
+        throw file_.error(instruction, "no build stage in current context: " + instruction.keyword +
+                                           " comes before the first FROM");
+      }
+    }
+    if (plan_.stages.empty()) throw file_.error(file_.instructions.back(), "there is no FROM");
+    order(targetIndex(target));
+    return std::move(plan_);
+  }
+
+ private:
+  std::string expand(const Instruction& at, const std::string& word) const {
+    return inContext(file_, at, [&] {
+      return expandWord(word, file_.escape,
+                        [this](std::string_view name) -> std::optional<std::string> {
+                          const auto found = plan_.global_args.find(std::string(name));
+                          if (found != plan_.global_args.end()) return found->second;
+                          const auto platform = platformArgs().find(std::string(name));
+                          if (platform != platformArgs().end()) return platform->second;
+                          return std::nullopt;
+                        });
+    });
+  }
+
+  template <typename Work>
+  static auto inContext(const Dockerfile& file, const Instruction& at, Work&& work)
+      -> decltype(work()) {
+    try {
+      return work();
+    } catch (const Error& error) {
+      throw file.error(at, error.what());
+    }
+  }
+
+  void addGlobal(const Instruction& at) {
+    for (const auto& word : splitWords(at.rest, file_.escape)) {
+      const size_t equals = word.find('=');
+      const std::string name = word.substr(0, equals);
+      const auto given = build_args_.find(name);
+      if (given != build_args_.end()) {
+        plan_.global_args[name] = given->second;
+      } else if (equals != std::string::npos) {
+        plan_.global_args[name] = expand(at, word.substr(equals + 1));
+      }
+    }
+  }
+
+  void addStage(const Instruction& from) {
+    Stage stage;
+    stage.from = from;
+    const int index = static_cast<int>(plan_.stages.size());
+    const std::vector<std::string> words = splitWords(from.rest, file_.escape);
+    if (words.size() == 3 && lowerCase(words[1]) == "as") {
+      stage.name = lowerCase(words[2]);
+      if (!validStageName(stage.name)) {
+        throw file_.error(from, "invalid name for build stage: \"" + words[2] +
+                                    "\" (a letter, then letters, digits, - _ .)");
+      }
+      if (findStage(plan_.stages, stage.name, index) >= 0)
+        throw file_.error(from, "duplicate name for a build stage: " + stage.name);
+    } else if (words.size() != 1) {
+      throw file_.error(from, "FROM requires either one or three arguments: FROM image [AS name]");
+    }
+    for (const auto& flag : from.flags) {
+      if (flag.name != "platform")
+        throw file_.error(from.line, flag.column,
+                          "unknown flag: --" + flag.name + " (FROM takes --platform)");
+      stage.platform = expand(from, flag.value);
+    }
+    stage.base = expand(from, words[0]);
+    if (stage.base.empty())
+      throw file_.error(from, "base name (" + words[0] + ") should not be blank");
+    if (!isNumber(stage.base))
+      stage.base_stage = findStage(plan_.stages, lowerCase(stage.base), index);
+    plan_.stages.push_back(std::move(stage));
+  }
+
+  void addStep(const Instruction& step) {
+    Stage& stage = plan_.stages.back();
+    const int self = static_cast<int>(plan_.stages.size()) - 1;
+    for (const auto& flag : step.flags) {
+      if (flag.name != "from" || (step.keyword != "COPY" && step.keyword != "ADD")) continue;
+      if (flag.value.find('$') != std::string::npos) {
+        throw file_.error(
+            step.line, flag.column,
+            "'--from' doesn't support variable expansion, define alias stage instead");
+      }
+      const std::string name = lowerCase(flag.value);
+      if (isNumber(name) ? std::stoi(name) >= self : name == stage.name) {
+        throw file_.error(step.line, flag.column,
+                          "--from=" + flag.value + ": no earlier stage of that name");
+      }
+      if (const int index = findStage(plan_.stages, name, self); index >= 0)
+        stage.needs.push_back(index);
+    }
+    stage.steps.push_back(step);
+  }
+
+  int targetIndex(const std::string& target) const {
+    const int count = static_cast<int>(plan_.stages.size());
+    if (target.empty()) return count - 1;
+    const int index = findStage(plan_.stages, lowerCase(target), count);
+    if (index >= 0) return index;
+    std::string names;
+    for (const auto& stage : plan_.stages) {
+      if (!stage.name.empty()) names += (names.empty() ? "" : ", ") + stage.name;
+    }
+    throw Error(ErrorKind::kInvalidArgument,
+                "target stage \"" + target + "\" could not be found in " + file_.name +
+                    (names.empty() ? "" : " (there are: " + names + ")"));
+  }
+
+  void order(int index) {
+    if (!ordered_.insert(index).second) return;
+    const Stage& stage = plan_.stages[static_cast<size_t>(index)];
+    if (stage.base_stage >= 0) order(stage.base_stage);
+    for (const int need : stage.needs) order(need);
+    plan_.order.push_back(index);
+  }
+
+  const Dockerfile& file_;
+  const std::map<std::string, std::string>& build_args_;
+  StagePlan plan_;
+  std::set<int> ordered_;
+};
+
+}  // namespace
+
+std::string lowerCase(std::string_view text) {
+  std::string result(text);
+  for (char& c : result) c = static_cast<char>(std::tolower(static_cast<unsigned char>(c)));
+  return result;
+}
+
+const std::map<std::string, std::string>& platformArgs() {
+  static const std::map<std::string, std::string> args = {{"TARGETPLATFORM", "linux/amd64"},
+                                                          {"TARGETOS", "linux"},
+                                                          {"TARGETARCH", "amd64"},
+                                                          {"TARGETVARIANT", ""},
+                                                          {"BUILDPLATFORM", "linux/amd64"},
+                                                          {"BUILDOS", "linux"},
+                                                          {"BUILDARCH", "amd64"},
+                                                          {"BUILDVARIANT", ""}};
+  return args;
+}
+
+int findStage(const std::vector<Stage>& stages, const std::string& name, int limit) {
+  const int count = std::min(limit, static_cast<int>(stages.size()));
+  if (isNumber(name)) return std::stoi(name) < count ? std::stoi(name) : -1;
+  for (int i = count - 1; i >= 0; --i) {
+    if (!name.empty() && stages[static_cast<size_t>(i)].name == name) return i;
+  }
+  return -1;
+}
+
+StagePlan planStages(const Dockerfile& file, const std::map<std::string, std::string>& build_args,
+                     const std::string& target) {
+  return Planner(file, build_args).run(target);
+}
+
+}  // namespace hull::build

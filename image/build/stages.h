@@ -1,0 +1,43 @@
+// From instructions to stages: which there are, which the target needs, and the names between them.
+// Pure values.
+#pragma once
+
+#include <map>
+#include <string>
+#include <vector>
+
+#include "image/build/dockerfile.h"
+#include "image/build/words.h"
+
+namespace hull::build {
+
+struct Stage {
+  std::string name;      // "AS name", lower case; may be empty
+  std::string base;      // expanded: an image, "scratch", or an earlier stage's name
+  int base_stage = -1;   // index of that stage
+  std::string platform;  // --platform
+  Instruction from;
+  std::vector<Instruction> steps;
+  std::vector<int> needs;  // stages of COPY --from
+};
+
+struct StagePlan {
+  std::vector<Stage> stages;
+  std::map<std::string, std::string> global_args;  // ARG before FROM, with build args applied
+  std::vector<int> order;                          // what the target needs, in order; target last
+};
+
+// Throws Dockerfile::error: no FROM first, duplicate or bad names, unknown target, forward
+// references. `build_args` give the values of ARGs before FROM.
+StagePlan planStages(const Dockerfile& file, const std::map<std::string, std::string>& build_args,
+                     const std::string& target);
+
+// The index of a stage by name or number before `limit`; -1 when there is none.
+int findStage(const std::vector<Stage>& stages, const std::string& name, int limit);
+
+// TARGETPLATFORM, BUILDOS, … as they are here.
+const std::map<std::string, std::string>& platformArgs();
+
+std::string lowerCase(std::string_view text);
+
+}  // namespace hull::build
