@@ -52,29 +52,40 @@ std::string lower(std::string_view text) {
   return result;
 }
 
-// The keyword nearest to a misspelt one, by single edits and swaps of neighbours.
-std::string nearestKeyword(const std::string& word) {
-  std::string best;
-  size_t best_distance = 3;
-  for (const std::string_view keyword : kKeywords) {
-    std::vector<size_t> row(keyword.size() + 1);
-    for (size_t j = 0; j < row.size(); ++j) row[j] = j;
-    for (size_t i = 1; i <= word.size(); ++i) {
-      size_t diagonal = row[0];
-      row[0] = i;
-      for (size_t j = 1; j < row.size(); ++j) {
-        const size_t above = row[j];
-        row[j] = std::min(
-            {above + 1, row[j - 1] + 1, diagonal + (word[i - 1] == keyword[j - 1] ? 0U : 1U)});
-        diagonal = above;
+// Edits between two words; swapping neighbours counts as one (optimal string alignment).
+size_t editDistance(std::string_view a, std::string_view b) {
+  std::vector<std::vector<size_t>> rows(a.size() + 1, std::vector<size_t>(b.size() + 1));
+  for (size_t i = 0; i <= a.size(); ++i) {
+    for (size_t j = 0; j <= b.size(); ++j) {
+      if (i == 0 || j == 0) {
+        rows[i][j] = i + j;
+        continue;
+      }
+      const bool same = a[i - 1] == b[j - 1];
+      rows[i][j] =
+          std::min({rows[i - 1][j] + 1, rows[i][j - 1] + 1, rows[i - 1][j - 1] + (same ? 0U : 1U)});
+      if (i > 1 && j > 1 && a[i - 1] == b[j - 2] && a[i - 2] == b[j - 1]) {
+        rows[i][j] = std::min(rows[i][j], rows[i - 2][j - 2] + 1);
       }
     }
-    if (row.back() < best_distance) {
-      best_distance = row.back();
+  }
+  return rows[a.size()][b.size()];
+}
+
+// The keyword a misspelt one may have meant; empty when none is near.
+std::string nearestKeyword(const std::string& word) {
+  constexpr size_t kFarthest = 2, kLongestKeyword = 16;
+  if (word.size() > kLongestKeyword) return {};
+  std::string_view best;
+  size_t best_distance = kFarthest + 1;
+  for (const std::string_view keyword : kKeywords) {
+    const size_t distance = editDistance(word, keyword);
+    if (distance < best_distance) {
+      best_distance = distance;
       best = keyword;
     }
   }
-  return best;
+  return std::string(best);
 }
 
 class Parser {
@@ -283,6 +294,12 @@ class Parser {
       ++at_;
       instruction.heredocs.push_back(std::move(heredoc));
     }
+  }
+
+  // A redirection begins a word, perhaps with the number of its descriptor in front ("3<<EOF").
+  static bool startsWord(std::string_view text, size_t at) {
+    while (at > 0 && std::isdigit(static_cast<unsigned char>(text[at - 1]))) --at;
+    return at == 0 || isBlank(text[at - 1]);
   }
 
   // "<<[-]NAME" outside quotes, NAME perhaps quoted. `content` is "-" for the stripping kind.
