@@ -314,9 +314,7 @@ class Parser {
         if (c == quote) quote = 0;
       } else if (c == '\'' || c == '"') {
         quote = c;
-      } else if (text.substr(i, 2) == "<<" &&
-                 (i == 0 || isBlank(text[i - 1]) ||
-                  std::isdigit(static_cast<unsigned char>(text[i - 1])))) {
+      } else if (text.substr(i, 2) == "<<" && startsWord(text, i)) {
         size_t at = i + 2;
         Heredoc heredoc;
         if (at < text.size() && text[at] == '-') {
