@@ -65,7 +65,7 @@ void putEntry(std::byte* at, uint32_t inode, size_t record_bytes, std::string_vi
   put(at + 4, static_cast<uint16_t>(record_bytes));
   put(at + 6, static_cast<uint8_t>(name.size()));
   put(at + 7, type);
-  std::memcpy(at + kEntryHeaderBytes, name.data(), name.size());
+  name.copy(reinterpret_cast<char*>(at + kEntryHeaderBytes), name.size());
 }
 
 // Fills one block after the other with entries.

@@ -123,7 +123,7 @@ uint32_t putAttributes(std::span<std::byte> area, size_t offset_base,
       std::memcpy(value, attribute->value.data(), attribute->value.size());
     }
     put(at, entry);
-    std::memcpy(at + kEntryHeaderBytes, attribute->name.data(), attribute->name.size());
+    attribute->name.copy(reinterpret_cast<char*>(at + kEntryHeaderBytes), attribute->name.size());
     auto* const placed = reinterpret_cast<ext2_ext_attr_entry*>(at);
     placed->e_hash = ext2fs_ext_attr_hash_entry(placed, value);
     all = (all << kShift) ^ (all >> (32 - kShift)) ^ placed->e_hash;
