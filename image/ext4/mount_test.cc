@@ -17,6 +17,7 @@
 #include "base/error.h"
 #include "base/subprocess.h"
 #include "image/ext4/testing/disk_reader.h"
+#include "image/ext4/testing/expectations.h"
 #include "image/layer/testing/plain_tree.h"
 #include "image/layer/testing/random_layers.h"
 
@@ -175,6 +176,11 @@ TEST(StitchMount, TheKernelFindsEveryNameOfAHashTree) {
       entry.path = directory + "/" + std::to_string(i) + std::string(40, '\xf0');
       layer.entries.push_back(entry);
     }
+  }
+  for (const std::string& name : testing::collidingNames(1500)) {
+    Entry entry;
+    entry.path = "collisions/" + name;
+    layer.entries.push_back(entry);
   }
   Assembly assembly({0});
   assembly.stitch(treeOf({layer}));
