@@ -199,57 +199,106 @@ void checkPlatform(const Platform& platform) {
   }
 }
 
-Image ImageStore::add(std::string_view manifest_json, BlobSource& source,
-                      const std::vector<Reference>& names, const ProgressFunction& progress) {
-  const auto document = parseManifest(manifest_json);
-  if (!std::holds_alternative<Manifest>(document)) {
-    throw Error(ErrorKind::kInvalidArgument, "an index is no image: select one of its manifests");
-  }
-  const auto& manifest = std::get<Manifest>(document);
-  checkMediaTypes(manifest);
-  if (manifest.config.digest.algorithm() != HashAlgorithm::kSha256) {
-    throw Error(ErrorKind::kNotSupported, "image ids other than sha256 are not supported");
-  }
+namespace {
 
-  State& state = *state_;
-  PinSet& pins = state.layers.pins();
-  const Digest manifest_digest = Digest::of(manifest_json);
-  std::vector<Digest> needed = digestsOf(manifest.layers);
-  needed.insert(needed.end(), {manifest.config.digest, manifest_digest});
-  const auto blob_pin = pins.pin(needed);
+// An image on its way in: complete in the stores and pinned, but not recorded.
+struct Prepared {
+  Digest id;
+  Digest manifest;
+  std::vector<Digest> blobs;
+  std::vector<Digest> diff_ids;
+  std::vector<std::shared_ptr<void>> pins;
+};
 
-  const std::string config_text = readConfig(state.blobs, manifest.config, source);
-  const ImageConfig config = parseImageConfig(config_text);
-  checkPlatform(config.platform);
-  const auto layer_pin = pins.pin(config.diff_ids);
+}  // namespace
 
-  LayerFetcher fetcher(jobsOf(manifest, config), state.fetching);
-  const auto have = [&](const LayerJob& job) {
+struct ImageStore::Adder {
+  State& state;
+  BlobSource& source;
+  const ProgressFunction& progress;
+
+  bool have(const LayerJob& job) const {
     return state.layers.has(job.diff_id) && state.blobs.has(job.blob.digest) &&
            state.unpacksTo(job.blob.digest, job.diff_id);
-  };
-  const auto fetch = [&](const LayerJob& job, const std::atomic<bool>& stop) {
+  }
+
+  void fetch(const LayerJob& job, const std::atomic<bool>& stop) const {
+    IngestedLayer layer;
     inContext("layer " + job.blob.digest.text(), [&] {
       if (state.blobs.has(job.blob.digest)) {  // only unpacked anew
         const Fd fd = state.blobs.open(job.blob.digest);
         FdSource file(fd.get());
-        state.layers.ingest(file, KeepBlob::kNo, job.blob.digest, job.diff_id);
+        layer = state.layers.ingest(file, KeepBlob::kNo, job.blob.digest, job.diff_id);
       } else {
         const auto stream = source.open(job.blob);
         FetchSource checked(*stream, job.blob, progress, stop);
-        state.layers.ingest(checked, KeepBlob::kAsIs, job.blob.digest, job.diff_id);
+        layer = state.layers.ingest(checked, KeepBlob::kAsIs, job.blob.digest, job.diff_id);
       }
     });
     state.recordUnpacked(job.blob.digest, job.diff_id);
-  };
-  fetcher.run(have, fetch, progress);
+  }
 
-  state.blobs.put(config_text);
-  state.blobs.put(manifest_json);
-  state.record({manifest.config.digest, manifest_digest, state.unpackedBytes(config.diff_ids),
-                digestsOf(manifest.layers), config.diff_ids},
-               names);
-  return state.load(manifest.config.digest);
+  Prepared prepare(std::string_view manifest_json) const {
+    const auto document = parseManifest(manifest_json);
+    if (!std::holds_alternative<Manifest>(document)) {
+      throw Error(ErrorKind::kInvalidArgument, "an index is no image: select one of its manifests");
+    }
+    const auto& manifest = std::get<Manifest>(document);
+    checkMediaTypes(manifest);
+    if (manifest.config.digest.algorithm() != HashAlgorithm::kSha256) {
+      throw Error(ErrorKind::kNotSupported, "image ids other than sha256 are not supported");
+    }
+    Prepared image;
+    image.id = manifest.config.digest;
+    image.manifest = Digest::of(manifest_json);
+    image.blobs = digestsOf(manifest.layers);
+    PinSet& pins = state.layers.pins();
+    std::vector<Digest> needed = image.blobs;
+    needed.insert(needed.end(), {image.id, image.manifest});
+    image.pins.push_back(pins.pin(needed));
+
+    const std::string config_text = readConfig(state.blobs, manifest.config, source);
+    const ImageConfig config = parseImageConfig(config_text);
+    checkPlatform(config.platform);
+    image.diff_ids = config.diff_ids;
+    image.pins.push_back(pins.pin(image.diff_ids));
+    LayerFetcher(jobsOf(manifest, config), state.fetching)
+        .run([this](const LayerJob& job) { return have(job); },
+             [this](const LayerJob& job, const std::atomic<bool>& stop) { fetch(job, stop); },
+             progress);
+    state.blobs.put(config_text);
+    state.blobs.put(manifest_json);
+    return image;
+  }
+};
+
+Image ImageStore::add(std::string_view manifest_json, BlobSource& source,
+                      const std::vector<Reference>& names, const ProgressFunction& progress) {
+  return addAll({{std::string(manifest_json), names}}, source, progress).front();
+}
+
+std::vector<Image> ImageStore::addAll(const std::vector<Addition>& images, BlobSource& source,
+                                      const ProgressFunction& progress) {
+  const Adder adder{*state_, source, progress};
+  std::vector<Prepared> prepared;
+  std::vector<std::pair<State::Record, std::vector<Reference>>> records;
+  for (const Addition& image : images) {
+    const Prepared& last = prepared.emplace_back(adder.prepare(image.manifest_json));
+    records.push_back(
+        {{last.id, last.manifest, state_->unpackedBytes(last.diff_ids), last.blobs, last.diff_ids},
+         image.names});
+  }
+  state_->record(records);
+  std::vector<Image> result;
+  for (const Prepared& image : prepared) result.push_back(state_->load(image.id));
+  return result;
+}
+
+void ImageStore::recordLayer(const IngestedLayer& layer) {
+  if (layer.blob.empty()) {
+    throw Error(ErrorKind::kInvalidArgument, "layer " + layer.diff_id.text() + " has no blob");
+  }
+  state_->recordUnpacked(layer.blob, layer.diff_id);
 }
 
 Image ImageStore::create(const ImageConfig& config, const std::vector<IngestedLayer>& layers,
@@ -285,9 +334,9 @@ Image ImageStore::create(const ImageConfig& config, const std::vector<IngestedLa
   const auto document_pin = state.layers.pins().pin({id, manifest_digest});
   state.blobs.put(config_text);
   state.blobs.put(manifest_text);
-  state.record({id, manifest_digest, state.unpackedBytes(complete.diff_ids),
-                digestsOf(manifest.layers), complete.diff_ids},
-               names);
+  state.record({{{id, manifest_digest, state.unpackedBytes(complete.diff_ids),
+                  digestsOf(manifest.layers), complete.diff_ids},
+                 names}});
   return state.load(id);
 }
 

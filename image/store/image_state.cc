@@ -87,9 +87,18 @@ ImageStore::State::State(const std::string& root_folder, const LayerLimits& limi
       layers(root, blobs, limits),
       database(root + "/images.db", kMigrations) {}
 
-void ImageStore::State::record(const Record& image, const std::vector<Reference>& names) {
+void ImageStore::State::record(
+    const std::vector<std::pair<Record, std::vector<Reference>>>& images) {
   const auto lock = database.lock();
   Database::Transaction transaction(database);
+  for (const auto& [image, names] : images) {
+    insert(image);
+    for (const Reference& name : names) setName(image.id, name);
+  }
+  transaction.commit();
+}
+
+void ImageStore::State::insert(const Record& image) {
   database
       .prepare(
           "INSERT INTO images(id, manifest, size, added) VALUES(?, ?, ?, ?) "
@@ -110,8 +119,6 @@ void ImageStore::State::record(const Record& image, const std::vector<Reference>
         .run();
     unpacked.bind(image.blobs[i].text()).bind(image.diff_ids[i].text()).run();
   }
-  for (const Reference& name : names) setName(image.id, name);
-  transaction.commit();
 }
 
 void ImageStore::State::setName(const Digest& image, const Reference& name) {

@@ -8,6 +8,7 @@
 #include <optional>
 #include <set>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "image/store/database.h"
@@ -53,8 +54,9 @@ struct ImageStore::State {
     std::vector<Digest> blobs;  // of the layers, in order
     std::vector<Digest> diff_ids;
   };
-  // One transaction: the image, its layers and names.
-  void record(const Record& image, const std::vector<Reference>& names);
+  // One transaction: the images, their layers and names.
+  void record(const std::vector<std::pair<Record, std::vector<Reference>>>& images);
+  void insert(const Record& image);  // in the caller's transaction; lock held
   // `names` in the caller's transaction; lock held.
   void setName(const Digest& image, const Reference& name);
   Image load(const Digest& id);

@@ -80,6 +80,17 @@ class ImageStore {
   Image add(std::string_view manifest_json, BlobSource& source, const std::vector<Reference>& names,
             const ProgressFunction& progress = {});
 
+  // As add, for several: all are recorded in one transaction, or none.
+  struct Addition {
+    std::string manifest_json;
+    std::vector<Reference> names;
+  };
+  std::vector<Image> addAll(const std::vector<Addition>& images, BlobSource& source,
+                            const ProgressFunction& progress = {});
+
+  // Remembers that the layer's blob holds the layer: add() then does not unpack it again.
+  void recordLayer(const IngestedLayer& layer);
+
   // Records an image made here: writes config and manifest for layers already in the store.
   Image create(const ImageConfig& config, const std::vector<IngestedLayer>& layers,
                const std::vector<Reference>& names);
@@ -104,7 +115,7 @@ class ImageStore {
   RootDisk rootDisk(const std::vector<Digest>& diff_ids);
 
   // Layers ingested for a build are not named by an image yet: pinned ones are not collected.
-  // The pin lasts as long as the token lives.
+  // The pin lasts as long as the token lives. Digests of blobs may be among them.
   std::shared_ptr<void> pinLayers(const std::vector<Digest>& diff_ids);
 
   struct Collected {
@@ -114,6 +125,7 @@ class ImageStore {
 
  private:
   struct State;
+  struct Adder;
   std::unique_ptr<State> state_;
 };
 
