@@ -1,7 +1,9 @@
-# The four ways this project makes a target. Every one gets the same warnings and sanitizers.
+# The ways this project makes a target. Every one gets the same warnings and sanitizers.
 #
 #   hull_library(NAME SOURCES… [PUBLIC libs…] [PRIVATE libs…])
 #   hull_program(NAME SOURCES… [PRIVATE libs…])
+#   hull_guest_program(NAME SOURCES…)               static, small, stripped, never sanitized or
+#     instrumented: it runs in a guest as its only program
 #   hull_test(NAME SOURCES… [PRIVATE libs…])        unit tests, label "unit", found by ctest
 #   hull_fuzzer(NAME SOURCES… [PRIVATE libs…] [CORPUS dir])
 #     with HULL_FUZZ a libFuzzer program; otherwise a program that replays the corpus, as a test
@@ -9,7 +11,7 @@
 
 include(GoogleTest)
 
-function(hull_flags target)
+function(hull_warnings target)
   target_compile_options(${target} PRIVATE -Wall -Wextra -Wshadow -Wconversion -Wnon-virtual-dtor
     -Wold-style-cast -Woverloaded-virtual -Werror)
   if(CMAKE_CXX_COMPILER_ID STREQUAL "GNU")
@@ -19,6 +21,10 @@ function(hull_flags target)
   endif()
   target_compile_definitions(${target} PRIVATE _FILE_OFFSET_BITS=64)
   target_include_directories(${target} PRIVATE ${CMAKE_SOURCE_DIR})
+endfunction()
+
+function(hull_flags target)
+  hull_warnings(${target})
   if(HULL_SANITIZE)
     target_compile_options(${target} PRIVATE -fsanitize=${HULL_SANITIZE} -fno-omit-frame-pointer
       -fno-sanitize-recover=all)
@@ -49,6 +55,14 @@ function(hull_program name)
   add_executable(${name} ${A_SOURCES} ${A_UNPARSED_ARGUMENTS})
   hull_flags(${name})
   target_link_libraries(${name} PRIVATE ${A_PRIVATE})
+endfunction()
+
+function(hull_guest_program name)
+  add_executable(${name} ${ARGN})
+  hull_warnings(${name})
+  target_compile_options(${name} PRIVATE -Os -g0 -ffunction-sections -fdata-sections
+    -fno-asynchronous-unwind-tables -fstack-protector-strong -fno-sanitize=all)
+  target_link_options(${name} PRIVATE -static -Wl,--gc-sections -Wl,--build-id=none -s)
 endfunction()
 
 function(hull_test name)

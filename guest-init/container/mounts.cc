@@ -1,0 +1,244 @@
+#include "guest-init/container/mounts.h"
+
+#include <fcntl.h>
+#include <sched.h>
+#include <sys/mount.h>
+#include <sys/stat.h>
+#include <sys/statvfs.h>
+#include <sys/syscall.h>
+#include <sys/sysmacros.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <array>
+#include <cerrno>
+
+#include "base/error.h"
+#include "guest-init/system/files.h"
+#include "guest-init/system/text.h"
+
+namespace hull::guest {
+
+namespace {
+
+// ENOENT from a mount must not become "no such program" on the way to the client.
+[[noreturn]] void fail(const std::string& what) {
+  const int cause = errno;
+  throw Error(ErrorKind::kInternal, sysError(what, cause).what());
+}
+
+void mountOne(const std::string& source, const std::string& target, const char* type,
+              unsigned long flags, const std::string& data = {}) {
+  if (mount(source.c_str(), target.c_str(), type, flags, data.c_str()) < 0) {
+    fail("mount " + (type ? std::string(type) : source) + " at " + target);
+  }
+}
+
+void bind(const std::string& source, const std::string& target, unsigned long extra_flags = 0) {
+  mountOne(source, target, nullptr, MS_BIND | extra_flags);
+}
+
+// The flags a mount has must be repeated when it is made read-only.
+void makeReadOnly(const std::string& target) {
+  struct statvfs info;
+  unsigned long keep = 0;
+  if (statvfs(target.c_str(), &info) == 0) {
+    const auto has = [&info](unsigned long flag) { return (info.f_flag & flag) != 0; };
+    if (has(ST_NOSUID)) keep |= MS_NOSUID;
+    if (has(ST_NODEV)) keep |= MS_NODEV;
+    if (has(ST_NOEXEC)) keep |= MS_NOEXEC;
+    if (has(ST_NOATIME)) keep |= MS_NOATIME;
+    if (has(ST_RELATIME)) keep |= MS_RELATIME;
+  }
+  mountOne("none", target, nullptr, MS_BIND | MS_REMOUNT | MS_RDONLY | keep);
+}
+
+struct MountFlag {
+  std::string_view name;
+  unsigned long set;
+  unsigned long clear;
+};
+constexpr std::array<MountFlag, 13> kMountFlags = {{
+    {"ro", MS_RDONLY, 0},
+    {"rw", 0, MS_RDONLY},
+    {"nosuid", MS_NOSUID, 0},
+    {"suid", 0, MS_NOSUID},
+    {"nodev", MS_NODEV, 0},
+    {"dev", 0, MS_NODEV},
+    {"noexec", MS_NOEXEC, 0},
+    {"exec", 0, MS_NOEXEC},
+    {"noatime", MS_NOATIME, 0},
+    {"nodiratime", MS_NODIRATIME, 0},
+    {"relatime", MS_RELATIME, 0},
+    {"strictatime", MS_STRICTATIME, 0},
+    {"sync", MS_SYNCHRONOUS, 0},
+}};
+
+struct MountOptions {
+  unsigned long flags = 0;
+  std::string data;
+};
+
+MountOptions parseOptions(std::string_view text, unsigned long defaults) {
+  MountOptions options{defaults, {}};
+  for (const std::string_view word : split(text, ',')) {
+    const auto flag = std::find_if(kMountFlags.begin(), kMountFlags.end(),
+                                   [word](const MountFlag& f) { return f.name == word; });
+    if (flag != kMountFlags.end()) {
+      options.flags = (options.flags | flag->set) & ~flag->clear;
+    } else if (!word.empty()) {
+      if (!options.data.empty()) options.data += ',';
+      options.data += word;
+    }
+  }
+  return options;
+}
+
+// Sources are named relative to the old root, which is the working directory until leaveOldRoot;
+// targets are absolute and therefore inside the new one.
+void mountExtra(const Mount& mount) {
+  const std::string& at = mount.destination;
+  if (!at.starts_with('/')) {
+    throw Error(ErrorKind::kInvalidArgument, "mount at " + at + ": path is not absolute");
+  }
+  makeDirectoryPath(at);
+  switch (mount.kind) {
+    case Mount::Kind::kTmpfs: {
+      const auto options = parseOptions(mount.options, MS_NOSUID | MS_NODEV);
+      return mountOne("tmpfs", at, "tmpfs", options.flags, options.data);
+    }
+    case Mount::Kind::kVirtioFs: {
+      const auto options = parseOptions(mount.options, 0);
+      return mountOne(mount.source, at, "virtiofs", options.flags, options.data);
+    }
+    case Mount::Kind::kDisk: {
+      const auto options = parseOptions(mount.options, MS_NOATIME);
+      const std::string device = mount.source.substr(mount.source.find_first_not_of('/'));
+      return mountOne(device, at, "ext4", options.flags, options.data);
+    }
+  }
+}
+
+// Shallow before deep, so that /data/x lands on top of /data.
+void mountExtras(std::vector<Mount> mounts) {
+  const auto depth = [](const Mount& m) {
+    return std::count(m.destination.begin(), m.destination.end(), '/');
+  };
+  std::stable_sort(mounts.begin(), mounts.end(),
+                   [&](const Mount& a, const Mount& b) { return depth(a) < depth(b); });
+  for (const Mount& mount : mounts) mountExtra(mount);
+}
+
+void pivot(const std::string& state) {
+  // Nothing mounted from here on may appear outside.
+  if (mount("none", "/", nullptr, MS_REC | MS_PRIVATE, nullptr) < 0) fail("make mounts private");
+  if (chdir("/") < 0) fail("enter /");
+  const Fd old_root = openFile("/", O_PATH | O_DIRECTORY);
+  const std::string root = state + "/merged";
+  // The old root ends up stacked on the new one (pivot_root(2)); with it as the working directory,
+  // relative names are outside and absolute ones inside.
+  if (chdir(root.c_str()) < 0) fail("enter " + root);
+  if (syscall(SYS_pivot_root, ".", ".") < 0) fail("pivot into " + root);
+  if (fchdir(old_root.get()) < 0) fail("enter the old root");
+}
+
+void leaveOldRoot() {
+  if (umount2(".", MNT_DETACH) < 0) fail("leave the old root");
+  if (chdir("/") < 0) fail("enter /");
+}
+
+void makeDevices() {
+  struct Device {
+    const char* path;
+    unsigned major_number;
+    unsigned minor_number;
+  };
+  constexpr std::array<Device, 6> kDevices = {{{"/dev/null", 1, 3},
+                                               {"/dev/zero", 1, 5},
+                                               {"/dev/full", 1, 7},
+                                               {"/dev/random", 1, 8},
+                                               {"/dev/urandom", 1, 9},
+                                               {"/dev/tty", 5, 0}}};
+  for (const Device& device : kDevices) {
+    if (mknod(device.path, S_IFCHR | 0666, makedev(device.major_number, device.minor_number)) < 0) {
+      fail(std::string("create ") + device.path);
+    }
+  }
+  constexpr std::array<std::pair<const char*, const char*>, 6> kLinks = {
+      {{"/proc/self/fd", "/dev/fd"},
+       {"/proc/self/fd/0", "/dev/stdin"},
+       {"/proc/self/fd/1", "/dev/stdout"},
+       {"/proc/self/fd/2", "/dev/stderr"},
+       {"pts/ptmx", "/dev/ptmx"},
+       {"/proc/kcore", "/dev/core"}}};
+  for (const auto& [target, path] : kLinks) {
+    if (symlink(target, path) < 0) fail(std::string("create ") + path);
+  }
+}
+
+void mountKernelFileSystems(const CreateContainer& options) {
+  constexpr unsigned long kPlain = MS_NOSUID | MS_NOEXEC | MS_NODEV;
+  mountOne("proc", "/proc", "proc", kPlain);
+  mountOne("tmpfs", "/dev", "tmpfs", MS_NOSUID | MS_STRICTATIME, "mode=755,size=65536k");
+  for (const char* path : {"/dev/pts", "/dev/shm", "/dev/mqueue"}) makeDirectory(path);
+  mountOne("devpts", "/dev/pts", "devpts", MS_NOSUID | MS_NOEXEC,
+           "newinstance,ptmxmode=0666,mode=0620,gid=5");
+  mountOne("shm", "/dev/shm", "tmpfs", kPlain,
+           "mode=1777,size=" + std::to_string(options.shm_bytes));
+  mountOne("mqueue", "/dev/mqueue", "mqueue", kPlain);
+  makeDevices();
+  mountOne("sysfs", "/sys", "sysfs", kPlain | MS_RDONLY);
+  mountOne("cgroup", "/sys/fs/cgroup", "cgroup2", kPlain | MS_RDONLY);
+}
+
+// Bound from a tmpfs, as Docker does: they stay out of layers and work on a read-only root.
+void bindFiles(const std::string& state) {
+  const std::string files = state.substr(1) + "/files/";  // relative to the old root
+  for (const char* name : {"resolv.conf", "hosts", "hostname"}) {
+    const std::string target = std::string("/etc/") + name;
+    if (access((files + name).c_str(), F_OK) == 0) bind(files + name, target);
+  }
+}
+
+void maskPath(const std::string& path) {
+  struct stat info;
+  if (stat(path.c_str(), &info) < 0) return;  // not on this kernel
+  if (S_ISDIR(info.st_mode)) {
+    mountOne("tmpfs", path, "tmpfs", MS_RDONLY);
+  } else {
+    bind("/dev/null", path);
+  }
+}
+
+void restrictPaths(const CreateContainer& options) {
+  for (const std::string& path : options.read_only_paths) {
+    if (!exists(path)) continue;
+    bind(path, path, MS_REC);
+    makeReadOnly(path);
+  }
+  for (const std::string& path : options.masked_paths) maskPath(path);
+  if (options.read_only_root) makeReadOnly("/");
+}
+
+}  // namespace
+
+void enterNewContainer(const std::string& state, const CreateContainer& options) {
+  if (unshare(CLONE_NEWCGROUP) < 0) fail("create cgroup namespace");
+  const std::string& name = options.hostname;
+  if (!name.empty() && sethostname(name.data(), name.size()) < 0) fail("set host name " + name);
+  pivot(state);
+  mountKernelFileSystems(options);
+  bindFiles(state);
+  mountExtras(options.mounts);
+  restrictPaths(options);
+  leaveOldRoot();
+}
+
+void enterStoppedContainer(const std::string& state, const CreateContainer& options) {
+  if (unshare(CLONE_NEWNS) < 0) fail("create mount namespace");
+  pivot(state);
+  mountExtras(options.mounts);
+  leaveOldRoot();
+}
+
+}  // namespace hull::guest

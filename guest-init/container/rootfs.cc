@@ -1,0 +1,276 @@
+#include "guest-init/container/rootfs.h"
+
+#include <dirent.h>
+#include <fcntl.h>
+#include <linux/openat2.h>
+#include <sys/mount.h>
+#include <sys/stat.h>
+#include <sys/syscall.h>
+#include <unistd.h>
+
+#include <cerrno>
+#include <memory>
+
+#include "base/error.h"
+#include "guest-init/system/files.h"
+#include "guest-init/system/text.h"
+
+namespace hull::guest {
+
+namespace {
+
+void mountAt(const char* source, const std::string& target, const char* type, unsigned long flags,
+             const std::string& data) {
+  if (mount(source, target.c_str(), type, flags, data.c_str()) < 0) {
+    const int cause = errno;
+    throw Error(ErrorKind::kInternal,
+                sysError("mount " + std::string(source) + " at " + target, cause).what());
+  }
+}
+
+// A path of the container, symlinks resolved inside `root`.
+Fd openInRoot(int root, const std::string& path, uint64_t flags) {
+  open_how how{};
+  how.flags = flags | O_CLOEXEC;
+  how.resolve = RESOLVE_IN_ROOT | RESOLVE_NO_MAGICLINKS;
+  return Fd(static_cast<int>(syscall(SYS_openat2, root, path.c_str(), &how, sizeof how)));
+}
+
+// Builds the same directories in `to` as the container has on the way to `path`, so that the init
+// layer's do not change the image's owners and modes. `base_root` sees the image.
+class InitLayer {
+ public:
+  InitLayer(const std::string& base, const std::string& init)
+      : base_(openFile(base, O_RDONLY | O_DIRECTORY)),
+        init_(openFile(init, O_RDONLY | O_DIRECTORY)) {
+    copyAttributes(base_.get(), init_.get());
+  }
+
+  void addDirectory(const std::string& path) {
+    const Fd there = openInRoot(base_.get(), path, O_PATH);
+    struct stat info;
+    if (there && fstat(there.get(), &info) == 0 && S_ISDIR(info.st_mode)) return;
+    makeParents(path + "/x");
+  }
+
+  void addFile(const std::string& path) {
+    const Fd there = openInRoot(base_.get(), path, O_PATH);
+    struct stat info;
+    if (there && fstat(there.get(), &info) == 0 && S_ISREG(info.st_mode)) return;
+    const Fd parent = makeParents(path);
+    if (!parent) return;
+    const std::string name = path.substr(path.rfind('/') + 1);
+    const Fd made(openat(parent.get(), name.c_str(), O_WRONLY | O_CREAT | O_CLOEXEC, 0644));
+    if (!made && errno != EEXIST) throw sysError("create " + path);
+  }
+
+  void addSymlink(const std::string& path, const char* target) {
+    const Fd there = openInRoot(base_.get(), path, O_PATH | O_NOFOLLOW);
+    if (there) return;
+    const Fd parent = makeParents(path);
+    const std::string name = path.substr(path.rfind('/') + 1);
+    if (parent && symlinkat(target, parent.get(), name.c_str()) < 0 && errno != EEXIST) {
+      throw sysError("create " + path);
+    }
+  }
+
+ private:
+  // Nothing when an image's symlink leads elsewhere: then the mount goes where the link leads.
+  Fd makeParents(const std::string& path) {
+    Fd at = init_.duplicate();
+    std::string prefix;
+    const auto pieces = split(path, '/');
+    for (size_t i = 0; i + 1 < pieces.size(); ++i) {
+      if (pieces[i].empty() || pieces[i] == ".") continue;
+      if (pieces[i] == "..") return {};
+      prefix += '/';
+      prefix += pieces[i];
+      const Fd there = openInRoot(base_.get(), prefix, O_PATH | O_NOFOLLOW);
+      struct stat info {};
+      if (there && fstat(there.get(), &info) == 0 && S_ISLNK(info.st_mode)) return {};
+      const std::string name(pieces[i]);
+      const bool made = mkdirat(at.get(), name.c_str(), 0755) == 0;
+      Fd next = openFileAt(at.get(), name, O_RDONLY | O_DIRECTORY | O_NOFOLLOW);
+      if (made && there && S_ISDIR(info.st_mode)) copyAttributes(there.get(), next.get());
+      at = std::move(next);
+    }
+    return at;
+  }
+
+  Fd base_;
+  Fd init_;
+};
+
+}  // namespace
+
+RootFilesystem::RootFilesystem(std::string state, const CreateContainer& options)
+    : state_(std::move(state)) {
+  for (const Mount& mount : options.mounts) mount_points_.push_back(mount.destination);
+  makeDirectoryPath(state_);
+  try {
+    mountDisks(options);
+    findSealedLayers();
+    mountOverlay();
+  } catch (...) {
+    unmountAll();
+    throw;
+  }
+}
+
+RootFilesystem::~RootFilesystem() {
+  unmountAll();
+}
+
+void RootFilesystem::unmountAll() {
+  for (const char* name : {"/merged", "/base", "/rw", "/lower"}) {
+    const std::string path = state_ + name;
+    // Not in use any more in the ordinary case; what a straggler still holds goes when it does.
+    if (umount2(path.c_str(), 0) < 0 && errno == EBUSY) umount2(path.c_str(), MNT_DETACH);
+  }
+  try {
+    removeTree(AT_FDCWD, state_);
+  } catch (const Error&) {
+    // A mount that would not go away: the tree stays until the VM ends.
+  }
+}
+
+void RootFilesystem::mountDisks(const CreateContainer& options) {
+  for (const char* name : {"/lower", "/rw", "/base", "/merged", "/init", "/files"}) {
+    makeDirectory(state_ + name);
+  }
+  mountAt(options.root_disk.c_str(), state_ + "/lower", "ext4", MS_RDONLY | MS_NOATIME, "");
+  if (options.writable_disk.empty()) {
+    mountAt("tmpfs", state_ + "/rw", "tmpfs", MS_NOATIME, "mode=0755");
+  } else {
+    mountAt(options.writable_disk.c_str(), state_ + "/rw", "ext4", MS_NOATIME, "");
+  }
+  makeDirectory(state_ + "/rw/sealed");
+  makeDirectory(state_ + "/rw/work");
+  if (!options.resolv_conf.empty()) {
+    writeSmallFile(state_ + "/files/resolv.conf", options.resolv_conf);
+  }
+  if (!options.hosts.empty()) writeSmallFile(state_ + "/files/hosts", options.hosts);
+  if (!options.hostname.empty()) {
+    writeSmallFile(state_ + "/files/hostname", options.hostname + '\n');
+  }
+}
+
+// A writable disk may come back with what an earlier VM sealed on it. A layer being written when
+// the VM ended has a name that is not a number.
+void RootFilesystem::findSealedLayers() {
+  const std::string sealed = state_ + "/rw/sealed";
+  while (layers_ < kMaxSealedLayers && exists(sealed + '/' + std::to_string(layers_ + 1))) {
+    ++layers_;
+  }
+  discardLayer();
+}
+
+std::string RootFilesystem::sealedLayer(uint64_t number) const {
+  if (number == 0 || number > layers_) {
+    throw Error(ErrorKind::kNotFound, "layer " + std::to_string(number) + ": not sealed");
+  }
+  return state_ + "/rw/sealed/" + std::to_string(number);
+}
+
+// Relative to state_, because a page is all the kernel takes.
+std::string RootFilesystem::lowerOption(bool with_init) const {
+  std::string option = "lowerdir=";
+  if (with_init) option += "init:";
+  for (uint64_t n = layers_; n > 0; --n) option += "rw/sealed/" + std::to_string(n) + ':';
+  return option + "lower";
+}
+
+void RootFilesystem::makeInitLayer(const std::string& base) {
+  removeTree(AT_FDCWD, state_ + "/init");
+  makeDirectory(state_ + "/init");
+  InitLayer layer(base, state_ + "/init");
+  for (const char* path : {"/dev", "/proc", "/sys"}) layer.addDirectory(path);
+  for (const char* path : {"/etc/hosts", "/etc/hostname", "/etc/resolv.conf"}) layer.addFile(path);
+  layer.addSymlink("/etc/mtab", "/proc/mounts");
+  for (const std::string& path : mount_points_) layer.addDirectory(path);
+}
+
+void RootFilesystem::mountOverlay() {
+  if (chdir(state_.c_str()) < 0) throw sysError("enter " + state_);
+  const std::string base = state_ + (layers_ == 0 ? "/lower" : "/base");
+  if (layers_ != 0) {
+    mountAt("overlay", base, "overlay", MS_RDONLY,
+            lowerOption(false) + ",index=off,metacopy=off,redirect_dir=off");
+  }
+  makeInitLayer(base);
+  if (!exists(upper())) {
+    // The top directory decides the attributes of "/" in the merged tree.
+    makeDirectory(upper());
+    const Fd from = openFile(base, O_RDONLY | O_DIRECTORY);
+    const Fd to = openFile(upper(), O_RDONLY | O_DIRECTORY);
+    copyAttributes(from.get(), to.get());
+  }
+  if (layers_ != 0) umount2(base.c_str(), MNT_DETACH);
+  mountAt("overlay", merged(), "overlay", 0,
+          lowerOption(true) +
+              ",upperdir=rw/upper,workdir=rw/work,index=off,metacopy=off,redirect_dir=off");
+  if (chdir("/") < 0) throw sysError("enter /");
+}
+
+void RootFilesystem::unmountOverlay() {
+  if (umount2(merged().c_str(), 0) < 0) throw sysError("unmount the container's root");
+}
+
+bool RootFilesystem::upperIsEmpty() const {
+  const std::unique_ptr<DIR, int (*)(DIR*)> listing(opendir(upper().c_str()), closedir);
+  if (!listing) throw sysError("read " + upper());
+  while (const dirent* entry = readdir(listing.get())) {
+    const std::string_view name = entry->d_name;
+    if (name != "." && name != "..") return false;
+  }
+  return true;
+}
+
+uint64_t RootFilesystem::seal() {
+  if (layers_ == kMaxSealedLayers) throw Error(ErrorKind::kTooLarge, "seal layer: too many layers");
+  unmountOverlay();
+  const std::string name = state_ + "/rw/sealed/" + std::to_string(layers_ + 1);
+  if (rename(upper().c_str(), name.c_str()) < 0) {
+    const int cause = errno;
+    mountOverlay();
+    throw sysError("seal layer", cause);
+  }
+  ++layers_;
+  mountOverlay();
+  return layers_;
+}
+
+std::string RootFilesystem::prepareLayer() {
+  if (layers_ == kMaxSealedLayers) {
+    throw Error(ErrorKind::kTooLarge, "write layer: too many layers");
+  }
+  if (!upperIsEmpty()) seal();
+  discardLayer();
+  const std::string path = state_ + "/rw/sealed/new";
+  makeDirectory(path);
+  const Fd from = openFile(merged(), O_RDONLY | O_DIRECTORY);
+  const Fd to = openFile(path, O_RDONLY | O_DIRECTORY);
+  copyAttributes(from.get(), to.get());
+  return path;
+}
+
+uint64_t RootFilesystem::adoptLayer() {
+  unmountOverlay();
+  const std::string name = state_ + "/rw/sealed/" + std::to_string(layers_ + 1);
+  if (rename((state_ + "/rw/sealed/new").c_str(), name.c_str()) < 0) {
+    const int cause = errno;
+    mountOverlay();
+    throw sysError("seal layer", cause);
+  }
+  ++layers_;
+  // The empty upper directory has the old root's attributes: the new layer's count.
+  removeTree(AT_FDCWD, upper());
+  mountOverlay();
+  return layers_;
+}
+
+void RootFilesystem::discardLayer() {
+  removeTree(AT_FDCWD, state_ + "/rw/sealed/new");
+}
+
+}  // namespace hull::guest

@@ -1,0 +1,60 @@
+// A container's root file system as hull-init holds it, outside the container's own namespaces:
+//
+//   <state>/lower     the image's root disk, read-only
+//   <state>/rw        the writable disk (or a tmpfs): upper/, work/, sealed/<n>/
+//   <state>/init      mount points that the image lacks, so that the ones Hull needs never
+//                     appear in a layer (the trick of Docker's "init layer")
+//   <state>/files     contents of the container's /etc/resolv.conf, hosts, hostname
+//   <state>/merged    overlay of  upper / init / sealed n … 1 / lower
+//
+// What must be readable as a layer decides the overlay's options: no redirects, no metadata-only
+// copies, so an upper directory is complete in itself. One owner; the event loop's thread.
+#pragma once
+
+#include <string>
+#include <vector>
+
+#include "guest-init/protocol/protocol.h"
+
+namespace hull::guest {
+
+// Enough for any image; the overlay's option string is bounded by a page.
+inline constexpr uint64_t kMaxSealedLayers = 256;
+
+class RootFilesystem {
+ public:
+  // `state` is created. Throws with everything unmounted again.
+  RootFilesystem(std::string state, const CreateContainer& options);
+  ~RootFilesystem();
+  RootFilesystem(const RootFilesystem&) = delete;
+  RootFilesystem& operator=(const RootFilesystem&) = delete;
+
+  const std::string& state() const { return state_; }
+  std::string merged() const { return state_ + "/merged"; }
+  std::string upper() const { return state_ + "/rw/upper"; }
+  std::string sealedLayer(uint64_t number) const;  // throws kNotFound
+  uint64_t layers() const { return layers_; }
+
+  // The overlay must be unused. Both return the new layer's number.
+  uint64_t seal();
+  // A new, unsealed layer directory to be filled by somebody else, then adopted or discarded.
+  std::string prepareLayer();
+  uint64_t adoptLayer();
+  void discardLayer();
+
+ private:
+  void mountDisks(const CreateContainer& options);
+  void findSealedLayers();
+  void mountOverlay();
+  void unmountAll();
+  void unmountOverlay();
+  void makeInitLayer(const std::string& base);
+  std::string lowerOption(bool with_init) const;
+  bool upperIsEmpty() const;
+
+  std::string state_;
+  std::vector<std::string> mount_points_;  // directories the container's extra mounts need
+  uint64_t layers_ = 0;
+};
+
+}  // namespace hull::guest

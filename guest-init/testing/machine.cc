@@ -1,0 +1,284 @@
+#include "guest-init/testing/machine.h"
+
+#include <fcntl.h>
+#include <sched.h>
+#include <signal.h>
+#include <sys/mount.h>
+#include <sys/prctl.h>
+#include <sys/socket.h>
+#include <sys/stat.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include <cstring>
+
+#include "base/bytes.h"
+#include "base/error.h"
+#include "base/event_loop.h"
+#include "base/subprocess.h"
+#include "guest-init/server/server.h"
+#include "guest-init/system/files.h"
+
+namespace hull::guest {
+
+namespace {
+
+constexpr const char* kPasswd =
+    "root:x:0:0:root:/root:/bin/sh\nweb:x:1000:1001:web:/home/web:/bin/sh\n";
+constexpr const char* kGroup = "root:x:0:\nweb:x:1001:\nextra:x:2000:web\n";
+
+std::string attachLoop(const std::string& image) {
+  std::string device = checkCommand({"losetup", "-f", "--show", image});
+  while (!device.empty() && device.back() == '\n') device.pop_back();
+  return device;
+}
+
+void makeRootTree(const std::string& root) {
+  for (const char* path : {"/bin", "/etc", "/tmp", "/root", "/home/web", "/full/sub"}) {
+    makeDirectories(root + path);
+  }
+  checkCommand({"cp", "/bin/busybox", root + "/bin/busybox"});
+  checkCommand({"chroot", root, "/bin/busybox", "--install", "-s", "/bin"});
+  writeSmallFile(root + "/etc/passwd", kPasswd);
+  writeSmallFile(root + "/etc/group", kGroup);
+  writeSmallFile(root + "/etc/not-a-program", "text\n");
+  writeSmallFile(root + "/full/file", "from the image\n");
+  writeSmallFile(root + "/full/sub/deep", "deep\n");
+  chmod((root + "/etc").c_str(), 0751);
+}
+
+[[noreturn]] void serveForever(const std::string& folder) {
+  mount("none", "/", nullptr, MS_REC | MS_PRIVATE, nullptr);
+  mount("proc", "/proc", "proc", 0, nullptr);
+  mount("tmpfs", (folder + "/state").c_str(), "tmpfs", 0, nullptr);
+  mount("cgroup2", (folder + "/cgroup").c_str(), "cgroup2", 0, nullptr);
+  const std::string cgroup = folder + "/cgroup/hull-test-" + folder.substr(folder.rfind('/') + 1);
+  mkdir(cgroup.c_str(), 0755);
+  signal(SIGPIPE, SIG_IGN);
+  EventLoop loop;
+  Fd control = listenUnix(folder + "/control");
+  setNonBlocking(control.get());
+  Fd stream = listenUnix(folder + "/stream");
+  setNonBlocking(stream.get());
+  {
+    Server server(loop, Places{folder + "/state/hull", cgroup}, std::move(control),
+                  std::move(stream), [&loop] { loop.stop(); });
+    writeSmallFile(folder + "/ready", "");
+    loop.run();
+  }
+  rmdir(cgroup.c_str());
+  _exit(0);
+}
+
+}  // namespace
+
+std::string readToEnd(int fd) {
+  std::string text;
+  char buffer[65536];
+  ssize_t got;
+  while ((got = ::read(fd, buffer, sizeof buffer)) > 0)
+    text.append(buffer, static_cast<size_t>(got));
+  return text;
+}
+
+std::string TestMachine::whyNot() {
+  if (geteuid() != 0) return "needs root";
+  for (const char* path : {"/bin/busybox", "/dev/loop-control"}) {
+    if (access(path, F_OK) < 0) return std::string("needs ") + path;
+  }
+  const pid_t probe = fork();
+  if (probe == 0) _exit(unshare(CLONE_NEWNS | CLONE_NEWPID) == 0 ? 0 : 1);
+  int status = 0;
+  waitpid(probe, &status, 0);
+  return status == 0 ? "" : "needs namespaces";
+}
+
+TestMachine::TestMachine() {
+  makeDisks();
+  startServer();
+  reconnect();
+}
+
+TestMachine::~TestMachine() {
+  if (server_ > 0) {
+    kill(server_, SIGKILL);
+    waitpid(server_, nullptr, 0);
+  }
+  for (const std::string& loop : {root_loop_, writable_loop_}) {
+    if (!loop.empty()) runCommand({"losetup", "-d", loop});
+  }
+  rmdir((folder_.path() + "/cgroup").c_str());
+}
+
+void TestMachine::makeDisks() {
+  const std::string folder = folder_.path();
+  makeRootTree(folder + "/tree");
+  for (const char* name : {"/state", "/cgroup"}) makeDirectories(folder + name);
+  checkCommand({"mkfs.ext4", "-q", "-F", "-O", "^has_journal", "-d", folder + "/tree",
+                folder + "/root.ext4", "16M"});
+  checkCommand({"mkfs.ext4", "-q", "-F", folder + "/writable.ext4", "32M"});
+  root_loop_ = attachLoop(folder + "/root.ext4");
+  writable_loop_ = attachLoop(folder + "/writable.ext4");
+}
+
+void TestMachine::startServer() {
+  server_ = fork();
+  if (server_ == 0) {
+    prctl(PR_SET_PDEATHSIG, SIGKILL);
+    if (unshare(CLONE_NEWNS | CLONE_NEWPID) < 0) _exit(1);
+    const pid_t inner = fork();
+    if (inner == 0) {
+      // Dies with its parent, and everything in its PID namespace with it.
+      prctl(PR_SET_PDEATHSIG, SIGKILL);
+      serveForever(folder_.path());
+    }
+    int status = 0;
+    waitpid(inner, &status, 0);
+    _exit(WIFEXITED(status) ? WEXITSTATUS(status) : 1);
+  }
+  while (!fileExists(folder_.path() + "/ready")) {
+    int status = 0;
+    if (waitpid(server_, &status, WNOHANG) != 0) throw Error(ErrorKind::kInternal, "server died");
+    usleep(1000);
+  }
+}
+
+void TestMachine::reconnect() {
+  control_ = connectUnix(folder_.path() + "/control");
+}
+
+CreateContainer TestMachine::containerOptions() const {
+  CreateContainer options;
+  options.root_disk = root_loop_;
+  options.writable_disk = writable_loop_;
+  options.hostname = "box";
+  options.hosts = "127.0.0.1 localhost\n";
+  options.resolv_conf = "nameserver 192.0.2.1\n";
+  options.masked_paths = {"/proc/kcore", "/proc/no-such-thing", "/sys/firmware"};
+  options.read_only_paths = {"/proc/sys"};
+  return options;
+}
+
+void TestMachine::fail(const Message& message) {
+  const auto* failure = std::get_if<Failure>(&message);
+  throw Error(ErrorKind::kInternal, failure ? "failure: " + failure->message
+                                            : "message " + std::to_string(message.index()));
+}
+
+Frame TestMachine::receive() {
+  std::string head(kFrameHeaderBytes, '\0');
+  if (readFull(control_.get(), std::as_writable_bytes(std::span(head))) != head.size()) {
+    throw Error(ErrorKind::kUnavailable, "control connection closed");
+  }
+  const auto header = decodeHeader(head);
+  if (!header) throw Error(ErrorKind::kCorrupt, "bad header");
+  std::string payload(header->payload_bytes, '\0');
+  readFull(control_.get(), std::as_writable_bytes(std::span(payload)));
+  auto frame = decodePayload(*header, payload);
+  if (!frame) throw Error(ErrorKind::kCorrupt, "bad payload");
+  if (auto* exited = std::get_if<ProcessExited>(&frame->message)) {
+    exits_[exited->process] = *exited;
+  }
+  return std::move(*frame);
+}
+
+Message TestMachine::request(const Message& message, const std::string& container) {
+  const uint32_t number = next_request_++;
+  writeFull(control_.get(), encode({number, container, message}));
+  for (;;) {
+    Frame frame = receive();
+    if (frame.request == number) return std::move(frame.message);
+  }
+}
+
+StartProcess TestMachine::shell(const std::string& script, const std::string& process) const {
+  StartProcess start;
+  start.process = process;
+  start.arguments = {"sh", "-c", script};
+  start.environment = {"PATH=/bin"};
+  start.capabilities = 0xa80425fb;  // Docker's default set
+  return start;
+}
+
+ProcessExited TestMachine::waitForExit(const std::string& process) {
+  while (!exits_.contains(process)) receive();
+  const ProcessExited exited = exits_[process];
+  exits_.erase(process);
+  return exited;
+}
+
+Fd TestMachine::open(OpenStream::Kind kind, const std::string& process, uint64_t offset,
+                     const std::string& path, Message* reply) {
+  Fd socket = connectUnix(folder_.path() + "/stream");
+  writeFull(socket.get(), encode({1, "c", OpenStream{process, kind, offset, path}}));
+  std::string head(kFrameHeaderBytes, '\0');
+  readFull(socket.get(), std::as_writable_bytes(std::span(head)));
+  const auto header = decodeHeader(head);
+  std::string payload(header ? header->payload_bytes : 0, '\0');
+  readFull(socket.get(), std::as_writable_bytes(std::span(payload)));
+  const auto frame = header ? decodePayload(*header, payload) : std::nullopt;
+  if (!frame) throw Error(ErrorKind::kCorrupt, "bad reply to OpenStream");
+  if (reply) {
+    *reply = frame->message;
+  } else if (!std::holds_alternative<Ok>(frame->message)) {
+    fail(frame->message);
+  }
+  return socket;
+}
+
+TestMachine::Outcome TestMachine::finish(const std::string& process, bool forget) {
+  Outcome outcome;
+  const Fd out = open(OpenStream::Kind::kStdout, process);
+  outcome.out = readToEnd(out.get());
+  const Fd err = open(OpenStream::Kind::kStderr, process);
+  outcome.err = readToEnd(err.get());
+  const ProcessExited exited = waitForExit(process);
+  outcome.exit_code = exited.exit_code;
+  outcome.out_of_memory = exited.out_of_memory;
+  if (forget) ask(ForgetProcess{process});
+  return outcome;
+}
+
+TestMachine::Outcome TestMachine::run(const StartProcess& start, const std::string& input) {
+  ask<ProcessStarted>(start);
+  if (start.open_stdin) {
+    const Fd in = open(OpenStream::Kind::kStdin, start.process);
+    writeFull(in.get(), input);
+    shutdown(in.get(), SHUT_WR);
+    readToEnd(in.get());
+  }
+  return finish(start.process);
+}
+
+std::string TestMachine::readTree(OpenStream::Kind kind, const std::string& path, uint64_t layer) {
+  const Fd socket = open(kind, "", layer, path);
+  const std::string stream = readToEnd(socket.get());
+  ByteReader in(stream);
+  std::string tar;
+  for (;;) {
+    const std::string_view chunk = in.view(kMaxChunkBytes);
+    if (chunk.empty()) break;
+    tar += chunk;
+  }
+  const std::string error = in.string(kMaxChunkBytes);
+  if (!in.complete()) throw Error(ErrorKind::kCorrupt, "chunk stream broken");
+  if (!error.empty()) throw Error(ErrorKind::kInternal, error);
+  return tar;
+}
+
+std::string TestMachine::writeTree(OpenStream::Kind kind, const std::string& tar,
+                                   const std::string& path) {
+  const Fd socket = open(kind, "", 0, path);
+  for (size_t at = 0; at < tar.size(); at += kMaxChunkBytes) {
+    ByteWriter chunk;
+    chunk.string(std::string_view(tar).substr(at, kMaxChunkBytes));
+    writeFull(socket.get(), chunk.bytes());
+  }
+  writeFull(socket.get(), std::string(8, '\0'));
+  const std::string end = readToEnd(socket.get());
+  ByteReader in(end);
+  if (in.u32() != 0) throw Error(ErrorKind::kCorrupt, "bad end");
+  return in.string(kMaxChunkBytes);
+}
+
+}  // namespace hull::guest

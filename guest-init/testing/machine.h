@@ -1,0 +1,75 @@
+// A "machine" for tests: the whole of hull-init's server on unix sockets, as PID 1 of a PID
+// namespace with private mounts, over ext4 images on loop devices made from busybox. Needs root;
+// why it cannot run here is a reason to skip. One thread.
+#pragma once
+
+#include <map>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "base/fd.h"
+#include "base/file.h"
+#include "guest-init/protocol/protocol.h"
+
+namespace hull::guest {
+
+class TestMachine {
+ public:
+  static std::string whyNot();  // empty: it can run
+
+  TestMachine();
+  ~TestMachine();
+
+  Message request(const Message& message, const std::string& container = "c");
+  // request() that must succeed.
+  template <typename Reply = Ok>
+  Reply ask(const Message& message, const std::string& container = "c") {
+    return expect<Reply>(request(message, container));
+  }
+  CreateContainer containerOptions() const;  // of the two disks
+  void create(const std::string& container = "c") { ask(containerOptions(), container); }
+
+  // A process whose output is collected to its end.
+  struct Outcome {
+    int exit_code = -1;
+    bool out_of_memory = false;
+    std::string out;
+    std::string err;
+  };
+  StartProcess shell(const std::string& script, const std::string& process = "main") const;
+  Outcome finish(const std::string& process, bool forget = true);
+  Outcome run(const StartProcess& start, const std::string& input = {});
+  Outcome run(const std::string& script) { return run(shell(script)); }
+
+  ProcessExited waitForExit(const std::string& process);
+  Fd open(OpenStream::Kind kind, const std::string& process, uint64_t offset = 0,
+          const std::string& path = {}, Message* reply = nullptr);
+  std::string readTree(OpenStream::Kind kind, const std::string& path = {}, uint64_t layer = 0);
+  std::string writeTree(OpenStream::Kind kind, const std::string& tar,
+                        const std::string& path = {});  // the error, empty after success
+  void reconnect();
+
+ private:
+  template <typename Reply>
+  static Reply expect(Message message) {
+    if (auto* reply = std::get_if<Reply>(&message)) return std::move(*reply);
+    fail(message);
+  }
+  [[noreturn]] static void fail(const Message& message);
+  Frame receive();
+  void makeDisks();
+  void startServer();
+
+  TemporaryDirectory folder_{"hull-init-test"};
+  std::string root_loop_;
+  std::string writable_loop_;
+  int server_ = -1;
+  Fd control_;
+  uint32_t next_request_ = 1;
+  std::map<std::string, ProcessExited> exits_;
+};
+
+std::string readToEnd(int fd);
+
+}  // namespace hull::guest
