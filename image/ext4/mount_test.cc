@@ -177,7 +177,7 @@ TEST(StitchMount, TheKernelFindsEveryNameOfAHashTree) {
       layer.entries.push_back(entry);
     }
   }
-  for (const std::string& name : testing::collidingNames(1500)) {
+  for (const std::string& name : testing::collidingNames(300)) {
     Entry entry;
     entry.path = "collisions/" + name;
     layer.entries.push_back(entry);

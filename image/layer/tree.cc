@@ -249,15 +249,15 @@ InodeNumber Tree::resolve(std::string_view path, bool follow_last) const {
   PartReader parts(path);
   std::vector<InodeNumber> above;  // the directories that lead to `number`, for ".."
   InodeNumber number = kRoot;
+  bool slash_follows = false;
   int hops = 0;
   while (true) {
     const std::string_view part = parts.next();
-    if (part.empty()) {
-      // "file/" names nothing: only a directory can have a slash after it.
-      const bool wants_directory = path.ends_with('/') || path.ends_with("/.");
-      return wants_directory && at(number).type != EntryType::kDirectory ? kNoInode : number;
-    }
-    if (at(number).type != EntryType::kDirectory) return kNoInode;
+    // Only a directory can have a slash after it, even with nothing behind the slash.
+    if ((slash_follows || !part.empty()) && at(number).type != EntryType::kDirectory)
+      return kNoInode;
+    if (part.empty()) return number;
+    slash_follows = !parts.atEnd();
     if (part == "..") {
       number = above.empty() ? kRoot : above.back();
       if (!above.empty()) above.pop_back();
@@ -266,7 +266,7 @@ InodeNumber Tree::resolve(std::string_view path, bool follow_last) const {
     const auto there = at(number).children.find(part);
     if (there == at(number).children.end()) return kNoInode;
     const Inode& child = at(there->second);
-    if (child.type == EntryType::kSymlink && (follow_last || !parts.atEnd())) {
+    if (child.type == EntryType::kSymlink && (follow_last || slash_follows)) {
       if (++hops > kMaxSymlinkHops || child.link.empty()) return kNoInode;
       if (child.link.front() == '/') {
         number = kRoot;
