@@ -225,12 +225,12 @@ TEST_F(BootTest, KernelThatIsNoneIsAnError) {
 
 TEST_F(BootTest, TwoCpus) {
   config_.vcpus = 2;
-  EXPECT_THAT(boot("cpus").console, HasSubstr("CPUS 0-1\n"));
+  EXPECT_THAT(boot("cpus").console, HasSubstr("CPUS 0-1\r\n"));
 }
 
 TEST_F(BootTest, FourCpus) {
   config_.vcpus = 4;
-  EXPECT_THAT(boot("cpus").console, HasSubstr("CPUS 0-3\n"));
+  EXPECT_THAT(boot("cpus").console, HasSubstr("CPUS 0-3\r\n"));
 }
 
 TEST_F(BootTest, MemoryGoesOnAboveFourGib) {

@@ -19,6 +19,7 @@ constexpr uint64_t kUsedElementBytes = 8;
 constexpr uint64_t kRingIndexOffset = 2;
 constexpr uint16_t kAvailableNoInterrupt = 1;
 constexpr uint16_t kUsedNoNotify = 1;
+constexpr uint32_t kMaxIndirectEntries = 32768;
 constexpr uint64_t kMaxChainBytes = uint64_t{1} << 32;  // §2.7.5
 
 struct UsedElement {
@@ -167,7 +168,8 @@ bool Queue::collect(uint16_t head, Chain& chain) noexcept {
 
 bool Queue::collectIndirect(const Descriptor& table, Chain& chain) noexcept {
   const uint32_t entries = table.length / sizeof(Descriptor);
-  if (table.length == 0 || table.length % sizeof(Descriptor) != 0) return false;
+  if (entries == 0 || entries > kMaxIndirectEntries) return false;
+  if (table.length % sizeof(Descriptor) != 0) return false;
   if (!memory_->contains(table.address, table.length)) return false;
   uint16_t index = 0;
   const uint32_t limit = std::min<uint32_t>(entries, layout_.size);

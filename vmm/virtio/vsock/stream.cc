@@ -122,4 +122,10 @@ ssize_t VsockStream::receive(std::span<const iovec> into) noexcept {
   }
 }
 
+bool VsockStream::atEnd() noexcept {
+  char byte;
+  const ssize_t got = recv(client.get(), &byte, 1, MSG_PEEK | MSG_DONTWAIT);
+  return got == 0 || (got < 0 && errno != EAGAIN && errno != EINTR);
+}
+
 }  // namespace hull::vmm::virtio

@@ -68,6 +68,8 @@ class VsockStream {
 
   // To the guest: at most the sum of `into`. -1: nothing now; 0: the end.
   ssize_t receive(std::span<const iovec> into) noexcept;
+  // Nothing more will come; takes nothing.
+  bool atEnd() noexcept;
 
  private:
   void stopDelivering() noexcept;

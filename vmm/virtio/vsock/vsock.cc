@@ -188,7 +188,7 @@ void VsockDevice::afterDelivery(VsockStream& stream) noexcept {
 bool VsockDevice::wantsToSend(const VsockStream& stream) const noexcept {
   if (stream.request_due || stream.credit_due || stream.shutdown_due != 0) return true;
   return stream.state == State::kEstablished && stream.readable && !stream.client_ended &&
-         stream.guest_receives && stream.send_credit.available() > 0;
+         stream.guest_receives;
 }
 
 void VsockDevice::enqueue(VsockStream& stream) noexcept {
@@ -278,7 +278,8 @@ bool VsockDevice::sendData(VsockStream& stream, Chain&& chain) noexcept {
       std::min<uint64_t>({space, stream.send_credit.available(), kMaxPacketDataBytes});
   slice_.clear();
   appendSlice(chain.writable(), kPacketHeaderBytes, most, slice_);
-  const ssize_t got = most == 0 ? -1 : stream.receive(slice_);
+  // Without credit the end of the stream can still be told.
+  const ssize_t got = most > 0 ? stream.receive(slice_) : stream.atEnd() ? 0 : -1;
   if (got > 0) {
     PacketHeader header = headerFor(stream, VIRTIO_VSOCK_OP_RW);
     header.len = static_cast<uint32_t>(got);
@@ -293,7 +294,7 @@ bool VsockDevice::sendData(VsockStream& stream, Chain&& chain) noexcept {
     stream.shutdown_due |= stream.client_gone ? kShutdownBoth : kShutdownSend;
     stream.shutdown_due &= ~stream.shutdown_told;
     enqueue(stream);
-  } else if (!stream.client_gone) {
+  } else if (most > 0 && !stream.client_gone) {
     stream.readable = false;
   }
   watch(stream);
