@@ -201,12 +201,17 @@ void LayerUnpacker::flushIndex() {
   inContext("write layer", [&] { writeFull(index_.get(), bytes); });
 }
 
-void LayerUnpacker::finish() {
-  data_.finish();
+void LayerUnpacker::writeOut() {
+  data_.flush();
   flushIndex();
   inContext("write layer", [&] {
     pwriteFull(index_.get(), asBytes(encodeIndexHeader(entries_, data_.offset())), 0);
   });
+}
+
+void LayerUnpacker::finish() {
+  writeOut();
+  data_.finish();
   if (fsync(index_.get()) < 0) throw sysError("sync layer");
 }
 

@@ -22,10 +22,10 @@ class DataFileWriter {
   uint64_t offset() const { return written_ + buffer_.size(); }
   void append(std::span<const std::byte> bytes);
   void extendTo(uint64_t offset);  // with zeros
-  void finish();                   // flushes and syncs
+  void flush();
+  void finish();  // flushes and syncs
 
  private:
-  void flush();
   Fd fd_;
   std::vector<std::byte> buffer_;
   uint64_t written_ = 0;     // where the buffer belongs in the file
@@ -38,7 +38,8 @@ class LayerUnpacker {
   // Reads `tar` to its end. `must_end`: an archive without its end mark is taken for cut off, which
   // only a digest could tell otherwise.
   void unpack(Source& tar, bool must_end);
-  void finish();  // writes the index's header; syncs both files
+  void writeOut();  // what is buffered, and the index's header
+  void finish();    // writes out and syncs both files
 
  private:
   void add(TarReader& tar, TarEntry&& member);
