@@ -242,8 +242,11 @@ std::optional<TarEntry> TarReader::next() {
   Extended extended;
   for (size_t extensions = 0; extensions <= kMaxExtensionsPerEntry; ++extensions) {
     char block[kTarBlockBytes];
-    if (!readBlock(block)) return std::nullopt;  // some writers leave the end blocks out
-    if (isZero(block)) return std::nullopt;
+    // Some writers leave the end blocks out.
+    if (!readBlock(block) || isZero(block)) {
+      if (extensions != 0) corrupt("truncated");
+      return std::nullopt;
+    }
     if (!checksumMatches(block)) corrupt("bad header checksum");
     const uint64_t size = fieldNumber(block, ustar::kSize);
     switch (block[ustar::kType]) {
