@@ -19,7 +19,8 @@ struct NetworkOptions {
   std::string bridge = "hull0";
   std::string subnet = "172.17.0.0/16";  // moved to the next free 172.x/16 when it is taken
   std::string port_publisher;            // unix socket of `hull machine`'s port relay; empty: none
-  std::string state_directory;           // leases survive the engine
+  std::string state_directory;           // leases survive the engine; empty: they do not
+  std::string resolv_conf = "/etc/resolv.conf";  // the host's resolvers, for the guests' DNS
 };
 
 struct Attachment {
@@ -40,7 +41,8 @@ struct PortMapping {
 
 class Network {
  public:
-  // Throws with the missing privilege or module named.
+  // Throws with the missing privilege or module named. Taps that no VMM holds any more are removed
+  // with their leases; those of VMs that live on are kept for reattach().
   static std::unique_ptr<Network> create(const NetworkOptions& options);
   virtual ~Network() = default;
 

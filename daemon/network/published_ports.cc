@@ -1,0 +1,96 @@
+#include "daemon/network/published_ports.h"
+
+#include "base/error.h"
+#include "daemon/network/address.h"
+#include "daemon/network/host_publisher.h"
+#include "daemon/network/tcp_relay.h"
+
+namespace hull::engine {
+
+namespace {
+
+constexpr size_t kShortIdCharacters = 12;
+
+// In the words that Docker's clients know.
+Error bindFailure(const std::string& container, const PortMapping& wanted, const Error& cause) {
+  std::string text = "driver failed programming external connectivity on endpoint " +
+                     container.substr(0, kShortIdCharacters) + ": Bind for " + wanted.host_address +
+                     ":" + std::to_string(wanted.host_port) + " failed: ";
+  text += cause.kind() == ErrorKind::kConflict ? "port is already allocated" : cause.what();
+  return Error(cause.kind(), text);
+}
+
+}  // namespace
+
+struct PublishedPorts::Port {
+  PortMapping mapping;
+  std::unique_ptr<TcpRelay> relay;
+  HostPort on_host;
+};
+
+PublishedPorts::PublishedPorts(LoopThread& loop, std::string publisher)
+    : loop_(loop), publisher_(std::move(publisher)) {}
+
+PublishedPorts::~PublishedPorts() {
+  for (auto& [container, ports] : ports_) close(std::move(ports));
+}
+
+std::unique_ptr<PublishedPorts::Port> PublishedPorts::open(uint32_t guest,
+                                                           const PortMapping& wanted) {
+  const bool through_machine = !publisher_.empty();
+  const auto address = SocketAddress::parse(through_machine ? "127.0.0.1" : wanted.host_address,
+                                            through_machine ? 0 : wanted.host_port);
+  if (!address) {
+    throw Error(ErrorKind::kInvalidArgument, "\"" + wanted.host_address + "\" is no address");
+  }
+  Fd listener = listenTcp(*address);
+  auto port = std::make_unique<Port>();
+  port->mapping = wanted;
+  port->mapping.host_port = SocketAddress::local(listener.get()).port();
+  if (through_machine) {
+    port->on_host =
+        publishOnHost(publisher_, wanted.host_address, wanted.host_port, port->mapping.host_port);
+    port->mapping.host_port = port->on_host.port;
+  }
+  const auto target = SocketAddress::parse(formatAddress(guest), wanted.guest_port);
+  port->relay = loop_.run([&] {
+    return std::make_unique<TcpRelay>(loop_.loop(), std::move(listener), [target](size_t attempt) {
+      return attempt == 0 ? target : std::nullopt;
+    });
+  });
+  return port;
+}
+
+std::vector<PortMapping> PublishedPorts::publish(const std::string& container, uint32_t guest,
+                                                 const std::vector<PortMapping>& ports) {
+  const std::lock_guard lock(mutex_);
+  std::vector<std::unique_ptr<Port>> opened;
+  std::vector<PortMapping> real;
+  for (PortMapping wanted : ports) {
+    if (wanted.host_address.empty()) wanted.host_address = "0.0.0.0";
+    try {
+      opened.push_back(open(guest, wanted));
+    } catch (const Error& error) {
+      close(std::move(opened));
+      throw bindFailure(container, wanted, error);
+    }
+    real.push_back(opened.back()->mapping);
+  }
+  auto& all = ports_[container];
+  for (auto& port : opened) all.push_back(std::move(port));
+  return real;
+}
+
+void PublishedPorts::unpublish(const std::string& container) {
+  const std::lock_guard lock(mutex_);
+  const auto found = ports_.find(container);
+  if (found == ports_.end()) return;
+  close(std::move(found->second));
+  ports_.erase(found);
+}
+
+void PublishedPorts::close(std::vector<std::unique_ptr<Port>> ports) {
+  if (!ports.empty()) loop_.run([&] { ports.clear(); });
+}
+
+}  // namespace hull::engine
