@@ -233,6 +233,48 @@ TEST(StitchMount, TheKernelUnderstandsAclsAndCapabilities) {
   EXPECT_EQ(xattrsOf(mount.root() + "/d/f")["security.capability"], capability);
 }
 
+// What the guest does with the disk: a writable overlay on top, with copies up and whiteouts.
+TEST(StitchMount, AnOverlayStandsOnIt) {
+  if (const std::string reason = whyNotMountable(); !reason.empty())
+    GTEST_SKIP() << "cannot mount ext4 here: " << reason;
+  const auto layers =
+      testing::randomLayers(5, {.layers = 1, .entries_per_layer = 120, .names = 12});
+  std::vector<uint64_t> sizes;
+  for (const LayerIndex& layer : layers) sizes.push_back(layer.data_bytes);
+  Assembly assembly(sizes);
+  assembly.fillData();
+  assembly.stitch(treeOf(layers));
+  const LoopMount lower(assembly.path());
+  ASSERT_TRUE(lower.mounted()) << lower.reason();
+
+  const TemporaryDirectory upper("hull-overlay");
+  ASSERT_EQ(::mount("tmpfs", upper.path().c_str(), "tmpfs", 0, nullptr), 0);
+  for (const char* name : {"/upper", "/work", "/merged"}) makeDirectories(upper.path() + name);
+  const std::string merged = upper.path() + "/merged";
+  const std::string options = "lowerdir=" + lower.root() + ",upperdir=" + upper.path() +
+                              "/upper,workdir=" + upper.path() + "/work";
+  const bool stands = ::mount("overlay", merged.c_str(), "overlay", 0, options.c_str()) == 0;
+  const int error_number = errno;
+  if (stands) {
+    int changed = 0;
+    for (const auto& [path, node] : testing::applyPlainly(layers)) {
+      if (node->attributes.type != EntryType::kFile) continue;
+      const std::string whole = merged + "/" + path;
+      const std::string before = readFile(whole);
+      writeFull(openFile(whole, O_WRONLY | O_APPEND).get(), "more");
+      EXPECT_EQ(readFile(whole), before + "more");
+      EXPECT_EQ(::unlink(whole.c_str()), 0);
+      EXPECT_FALSE(fileExists(whole));
+      EXPECT_EQ(readFile(lower.root() + "/" + path), before);
+      ++changed;
+    }
+    EXPECT_GT(changed, 3);
+    ::umount2(merged.c_str(), 0);
+  }
+  ::umount2(upper.path().c_str(), MNT_DETACH);
+  if (!stands) GTEST_SKIP() << "cannot mount overlayfs here: " << std::strerror(error_number);
+}
+
 // Offsets beyond what four extents and one level of index blocks map.
 TEST(StitchMount, TheKernelReadsDeepExtentTrees) {
   if (const std::string reason = whyNotMountable(); !reason.empty())
