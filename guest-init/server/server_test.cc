@@ -285,6 +285,13 @@ TEST_F(ServerTest, RemovingKillsUnmountsAndAllowsTheNameAgain) {
   EXPECT_EQ(sh("test -e /kept && cat /kept"), "kept\n") << "the writable disk is the container's";
 }
 
+TEST_F(ServerTest, PowerOffKillsUnmountsAndEndsTheMachine) {
+  machine->create();
+  machine->ask<ProcessStarted>(machine->shell("trap '' TERM; exec sleep 1000"));
+  machine->ask(PowerOff{}, "");
+  EXPECT_EQ(machine->waitForPowerOff(), "poweroff");
+}
+
 TEST_F(ServerTest, BadRequestsFailAndBadBytesOnlyCloseTheConnection) {
   EXPECT_EQ(failure(machine->shell("true")).code, FailureCode::kNotFound);
   EXPECT_EQ(failure(Ok{}).code, FailureCode::kInvalid);

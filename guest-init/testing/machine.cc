@@ -1,22 +1,12 @@
 #include "guest-init/testing/machine.h"
 
-#include <fcntl.h>
-#include <sched.h>
-#include <signal.h>
-#include <sys/mount.h>
-#include <sys/prctl.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
-#include <sys/wait.h>
 #include <unistd.h>
-
-#include <cstring>
 
 #include "base/bytes.h"
 #include "base/error.h"
-#include "base/event_loop.h"
 #include "base/subprocess.h"
-#include "guest-init/server/server.h"
 #include "guest-init/system/files.h"
 
 namespace hull::guest {
@@ -26,12 +16,6 @@ namespace {
 constexpr const char* kPasswd =
     "root:x:0:0:root:/root:/bin/sh\nweb:x:1000:1001:web:/home/web:/bin/sh\n";
 constexpr const char* kGroup = "root:x:0:\nweb:x:1001:\nextra:x:2000:web\n";
-
-std::string attachLoop(const std::string& image) {
-  std::string device = checkCommand({"losetup", "-f", "--show", image});
-  while (!device.empty() && device.back() == '\n') device.pop_back();
-  return device;
-}
 
 void makeRootTree(const std::string& root) {
   for (const char* path : {"/bin", "/etc", "/tmp", "/root", "/home/web", "/full/sub"}) {
@@ -47,29 +31,6 @@ void makeRootTree(const std::string& root) {
   chmod((root + "/etc").c_str(), 0751);
 }
 
-[[noreturn]] void serveForever(const std::string& folder) {
-  mount("none", "/", nullptr, MS_REC | MS_PRIVATE, nullptr);
-  mount("proc", "/proc", "proc", 0, nullptr);
-  mount("tmpfs", (folder + "/state").c_str(), "tmpfs", 0, nullptr);
-  mount("cgroup2", (folder + "/cgroup").c_str(), "cgroup2", 0, nullptr);
-  const std::string cgroup = folder + "/cgroup/hull-test-" + folder.substr(folder.rfind('/') + 1);
-  mkdir(cgroup.c_str(), 0755);
-  signal(SIGPIPE, SIG_IGN);
-  EventLoop loop;
-  Fd control = listenUnix(folder + "/control");
-  setNonBlocking(control.get());
-  Fd stream = listenUnix(folder + "/stream");
-  setNonBlocking(stream.get());
-  {
-    Server server(loop, Places{folder + "/state/hull", cgroup}, std::move(control),
-                  std::move(stream), [&loop] { loop.stop(); });
-    writeSmallFile(folder + "/ready", "");
-    loop.run();
-  }
-  rmdir(cgroup.c_str());
-  _exit(0);
-}
-
 }  // namespace
 
 std::string readToEnd(int fd) {
@@ -82,75 +43,33 @@ std::string readToEnd(int fd) {
 }
 
 std::string TestMachine::whyNot() {
-  if (geteuid() != 0) return "needs root";
-  for (const char* path : {"/bin/busybox", "/dev/loop-control"}) {
-    if (access(path, F_OK) < 0) return std::string("needs ") + path;
-  }
-  const pid_t probe = fork();
-  if (probe == 0) _exit(unshare(CLONE_NEWNS | CLONE_NEWPID) == 0 ? 0 : 1);
-  int status = 0;
-  waitpid(probe, &status, 0);
-  return status == 0 ? "" : "needs namespaces";
+  return wantsVmHost() ? "" : whyNoNativeHost();
 }
 
 TestMachine::TestMachine() {
-  makeDisks();
-  startServer();
+  const TestDisks disks = makeDisks();
+  host_ = wantsVmHost() ? makeVmHost(disks) : makeNativeHost(disks);
   reconnect();
 }
 
-TestMachine::~TestMachine() {
-  if (server_ > 0) {
-    kill(server_, SIGKILL);
-    waitpid(server_, nullptr, 0);
-  }
-  for (const std::string& loop : {root_loop_, writable_loop_}) {
-    if (!loop.empty()) runCommand({"losetup", "-d", loop});
-  }
-  rmdir((folder_.path() + "/cgroup").c_str());
-}
-
-void TestMachine::makeDisks() {
+TestDisks TestMachine::makeDisks() {
   const std::string folder = folder_.path();
   makeRootTree(folder + "/tree");
-  for (const char* name : {"/state", "/cgroup"}) makeDirectories(folder + name);
   checkCommand({"mkfs.ext4", "-q", "-F", "-O", "^has_journal", "-d", folder + "/tree",
                 folder + "/root.ext4", "16M"});
   checkCommand({"mkfs.ext4", "-q", "-F", folder + "/writable.ext4", "32M"});
-  root_loop_ = attachLoop(folder + "/root.ext4");
-  writable_loop_ = attachLoop(folder + "/writable.ext4");
-}
-
-void TestMachine::startServer() {
-  server_ = fork();
-  if (server_ == 0) {
-    prctl(PR_SET_PDEATHSIG, SIGKILL);
-    if (unshare(CLONE_NEWNS | CLONE_NEWPID) < 0) _exit(1);
-    const pid_t inner = fork();
-    if (inner == 0) {
-      // Dies with its parent, and everything in its PID namespace with it.
-      prctl(PR_SET_PDEATHSIG, SIGKILL);
-      serveForever(folder_.path());
-    }
-    int status = 0;
-    waitpid(inner, &status, 0);
-    _exit(WIFEXITED(status) ? WEXITSTATUS(status) : 1);
-  }
-  while (!fileExists(folder_.path() + "/ready")) {
-    int status = 0;
-    if (waitpid(server_, &status, WNOHANG) != 0) throw Error(ErrorKind::kInternal, "server died");
-    usleep(1000);
-  }
+  makeDirectories(folder + "/host");
+  return {folder + "/host", folder + "/root.ext4", folder + "/writable.ext4"};
 }
 
 void TestMachine::reconnect() {
-  control_ = connectUnix(folder_.path() + "/control");
+  control_ = host_->connect(kControlPort);
 }
 
 CreateContainer TestMachine::containerOptions() const {
   CreateContainer options;
-  options.root_disk = root_loop_;
-  options.writable_disk = writable_loop_;
+  options.root_disk = host_->rootDisk();
+  options.writable_disk = host_->writableDisk();
   options.hostname = "box";
   options.hosts = "127.0.0.1 localhost\n";
   options.resolv_conf = "nameserver 192.0.2.1\n";
@@ -209,7 +128,7 @@ ProcessExited TestMachine::waitForExit(const std::string& process) {
 
 Fd TestMachine::open(OpenStream::Kind kind, const std::string& process, uint64_t offset,
                      const std::string& path, Message* reply) {
-  Fd socket = connectUnix(folder_.path() + "/stream");
+  Fd socket = host_->connect(kStreamPort);
   writeFull(socket.get(), encode({1, "c", OpenStream{process, kind, offset, path}}));
   std::string head(kFrameHeaderBytes, '\0');
   readFull(socket.get(), std::as_writable_bytes(std::span(head)));

@@ -1,6 +1,5 @@
-// A "machine" for tests: the whole of hull-init's server on unix sockets, as PID 1 of a PID
-// namespace with private mounts, over ext4 images on loop devices made from busybox. Needs root;
-// why it cannot run here is a reason to skip. One thread.
+// A "machine" for tests: the whole of hull-init over two ext4 images made from busybox, wherever
+// host.h finds a place for it. The same tests run natively and in a virtual machine. One thread.
 #pragma once
 
 #include <map>
@@ -11,6 +10,7 @@
 #include "base/fd.h"
 #include "base/file.h"
 #include "guest-init/protocol/protocol.h"
+#include "guest-init/testing/host.h"
 
 namespace hull::guest {
 
@@ -19,7 +19,6 @@ class TestMachine {
   static std::string whyNot();  // empty: it can run
 
   TestMachine();
-  ~TestMachine();
 
   Message request(const Message& message, const std::string& container = "c");
   // request() that must succeed.
@@ -49,6 +48,7 @@ class TestMachine {
   std::string writeTree(OpenStream::Kind kind, const std::string& tar,
                         const std::string& path = {});  // the error, empty after success
   void reconnect();
+  std::string waitForPowerOff() { return host_->waitForPowerOff(); }
 
  private:
   template <typename Reply>
@@ -58,13 +58,10 @@ class TestMachine {
   }
   [[noreturn]] static void fail(const Message& message);
   Frame receive();
-  void makeDisks();
-  void startServer();
+  TestDisks makeDisks();
 
   TemporaryDirectory folder_{"hull-init-test"};
-  std::string root_loop_;
-  std::string writable_loop_;
-  int server_ = -1;
+  std::unique_ptr<TestHost> host_;
   Fd control_;
   uint32_t next_request_ = 1;
   std::map<std::string, ProcessExited> exits_;
