@@ -9,6 +9,7 @@
 //   old-protocol     another version           close                the control connection ends
 //   stubborn         ignores power-off and     flood                events without end
 //                    SIGTERM                   wrong                the wrong kind of reply
+//                                              sleep                runs until it is signalled
 #include <fcntl.h>
 #include <signal.h>
 #include <sys/socket.h>
@@ -16,6 +17,7 @@
 #include <unistd.h>
 
 #include <atomic>
+#include <condition_variable>
 #include <cstdlib>
 #include <iostream>
 #include <map>
@@ -37,6 +39,7 @@ constexpr std::chrono::hours kForever{24};
 struct FakeProcess {
   std::string out, err;
   int32_t exit_code = 0;
+  bool sleeps = false;
 };
 
 class FakeVm {
@@ -142,9 +145,22 @@ class FakeVm {
     } else if (std::holds_alternative<guest::PowerOff>(frame.message)) {
       with(guest::Ok{});
       if (mode_ != "stubborn") end("poweroff", "", 0);
+    } else if (std::holds_alternative<guest::SignalProcess>(frame.message)) {
+      with(guest::Ok{});
+      endSleepers(fd, frame.container);
     } else {
       with(guest::Ok{});
     }
+  }
+
+  void endSleepers(int fd, const std::string& container) {
+    const std::lock_guard lock(mutex_);
+    for (auto& [name, process] : processes_) {
+      if (!process.sleeps) continue;
+      process.sleeps = false;
+      reply(fd, 0, container, guest::ProcessExited{name, 137, false});
+    }
+    changed_.notify_all();
   }
 
   guest::StateReply state() {
@@ -180,11 +196,13 @@ class FakeVm {
     if (start.arguments.size() >= 4) {
       process = {start.arguments[1], start.arguments[2], std::atoi(start.arguments[3].c_str())};
     }
+    process.sleeps = verb == "sleep";
     {
       const std::lock_guard lock(mutex_);
       processes_[start.process] = process;
     }
     reply(fd, frame.request, frame.container, guest::ProcessStarted{7});
+    if (verb == "sleep") return;
     reply(fd, 0, frame.container, guest::ProcessExited{start.process, process.exit_code, false});
   }
 
@@ -213,8 +231,9 @@ class FakeVm {
   void serveOutput(int fd, const guest::OpenStream& open) {
     std::string text;
     {
-      const std::lock_guard lock(mutex_);
+      std::unique_lock lock(mutex_);
       const auto& process = processes_[open.process];
+      changed_.wait(lock, [&] { return !process.sleeps; });
       text = open.kind == guest::OpenStream::Kind::kStdout ? process.out : process.err;
     }
     writeFull(fd, std::string_view(text).substr(std::min<size_t>(open.offset, text.size())));
@@ -255,6 +274,7 @@ class FakeVm {
   std::atomic<uint64_t> layers_ = 0;
   std::vector<Fd> kept_;
   std::mutex mutex_;
+  std::condition_variable changed_;
   std::map<std::string, FakeProcess> processes_;
 };
 

@@ -1,0 +1,257 @@
+#include "daemon/vm/vm_step_runner.h"
+
+#include <signal.h>
+#include <sys/socket.h>
+
+#include <atomic>
+#include <condition_variable>
+#include <map>
+#include <mutex>
+#include <thread>
+
+#include "base/error.h"
+#include "base/file.h"
+#include "base/log.h"
+#include "base/random.h"
+#include "daemon/vm/guest_files.h"
+#include "daemon/vm/guest_wire.h"
+#include "daemon/vm/process_output.h"
+
+namespace hull::engine {
+
+namespace {
+
+using std::chrono::milliseconds;
+
+constexpr int kKilledExitCode = 128 + SIGKILL;
+constexpr uint64_t kMib = 1 << 20;
+constexpr milliseconds kCancelTimeout = std::chrono::seconds(5);
+constexpr milliseconds kSealTimeout = std::chrono::minutes(10);  // it flushes what was written
+constexpr size_t kSessionRandomBytes = 16;
+
+// A place in the network, given back at the end.
+class NetworkPlace {
+ public:
+  NetworkPlace(Network* network, const std::string& name) : network_(network), name_(name) {
+    if (network_ != nullptr) attachment = network_->attach(name_);
+  }
+  ~NetworkPlace() {
+    try {
+      if (network_ != nullptr) network_->detach(name_);
+    } catch (const Error& error) {
+      log::warning(std::string("leave the network: ") + error.what());
+    }
+  }
+  NetworkPlace(const NetworkPlace&) = delete;
+  NetworkPlace& operator=(const NetworkPlace&) = delete;
+
+  Attachment attachment;
+
+ private:
+  Network* const network_;
+  const std::string name_;
+};
+
+class VmSession final : public build::StageSession {
+ public:
+  VmSession(const VmResources& resources, Network* network, const std::string& work_directory,
+            VmSpec spec, const build::SessionOptions& options);
+  ~VmSession() override;
+
+  build::StepResult run(const build::RunStep& step, const build::OutputFunction& output) override;
+  void readLayer(Sink& tar) override;
+  void applyLayer(Source& tar) override;
+  void cancel() override;
+
+ private:
+  void prepareContainer(const std::vector<std::string>& extra_hosts);
+  void start(const std::string& process, const build::RunStep& step);
+  guest::ProcessExited waitExit(const std::string& process);
+  Fd openStream(const std::string& process, guest::OpenStream::Kind kind, uint64_t offset);
+
+  const std::string name_;
+  const TemporaryDirectory folder_;
+  NetworkPlace place_;
+  std::unique_ptr<Vm> vm_;
+  unsigned steps_ = 0;
+
+  std::mutex mutex_;  // below
+  std::condition_variable changed_;
+  std::map<std::string, guest::ProcessExited> exits_;
+  std::optional<VmExit> vm_exit_;
+  bool cancelled_ = false;
+};
+
+VmSession::VmSession(const VmResources& resources, Network* network,
+                     const std::string& work_directory, VmSpec spec,
+                     const build::SessionOptions& options)
+    : name_(kBuildSessionPrefix + randomHex(kSessionRandomBytes)),
+      folder_(work_directory, kBuildSessionPrefix),
+      place_(options.network ? network : nullptr, name_) {
+  spec.directory = folder_.path();
+  if (place_.attachment.tap.valid()) {
+    spec.network =
+        VmNetwork{std::move(place_.attachment.tap), place_.attachment.mac, place_.attachment.mtu};
+  }
+  vm_ = Vm::start(resources, std::move(spec));
+  vm_->onProcessExit([this](const std::string&, const guest::ProcessExited& exited) {
+    const std::lock_guard lock(mutex_);
+    exits_[exited.process] = exited;
+    changed_.notify_all();
+  });
+  vm_->onExit([this](const VmExit& exit) {
+    const std::lock_guard lock(mutex_);
+    vm_exit_ = exit;
+    changed_.notify_all();
+  });
+  prepareContainer(options.extra_hosts);
+}
+
+VmSession::~VmSession() {
+  vm_.reset();  // its callbacks use what is destroyed next
+}
+
+void VmSession::prepareContainer(const std::vector<std::string>& extra_hosts) {
+  const Attachment& at = place_.attachment;
+  const std::string hostname = name_.substr(name_.size() - 12);
+  guest::CreateContainer container;
+  container.root_disk = Vm::kRootDisk;
+  container.writable_disk = Vm::kWritableDisk;
+  container.hostname = hostname;
+  container.resolv_conf = resolvConf(at.gateway);
+  container.hosts = hostsFile(hostname, at.address, at.gateway, extra_hosts);
+  vm_->request("", guest::ConfigureNetwork{at.address, at.prefix_length, at.gateway, at.mtu});
+  vm_->request(name_, std::move(container));
+}
+
+Fd VmSession::openStream(const std::string& process, guest::OpenStream::Kind kind,
+                         uint64_t offset) {
+  guest::OpenStream open;
+  open.process = process;
+  open.kind = kind;
+  open.offset = offset;
+  return vm_->openStream(name_, open);
+}
+
+void VmSession::start(const std::string& process, const build::RunStep& step) {
+  guest::StartProcess start;
+  start.process = process;
+  start.arguments = step.arguments;
+  start.environment = step.environment;
+  start.working_directory = step.working_directory.empty() ? "/" : step.working_directory;
+  start.user = step.user;
+  start.capabilities = kDefaultCapabilities;
+  start.open_stdin = !step.stdin_text.empty();
+  vm_->requestFor<guest::ProcessStarted>(name_, std::move(start));
+}
+
+build::StepResult VmSession::run(const build::RunStep& step, const build::OutputFunction& output) {
+  const std::string process = "step-" + std::to_string(++steps_);
+  {
+    const std::lock_guard lock(mutex_);
+    if (cancelled_) return {kKilledExitCode, false};
+  }
+  ProcessOutput pump{ProcessOutput::Options{}};
+  const auto written = pump.subscribe();
+  start(process, step);
+  // Before anything that can fail: a thread that is not joined would end the engine.
+  struct Feeder {
+    Fd socket;
+    std::thread thread;
+    ~Feeder() {
+      if (!thread.joinable()) return;
+      shutdown(socket.get(), SHUT_RDWR);
+      thread.join();
+    }
+  } feeder;
+  if (!step.stdin_text.empty()) {
+    feeder.socket = openStream(process, guest::OpenStream::Kind::kStdin, 0);
+    feeder.thread = std::thread([&] {
+      try {
+        sendBlocking(feeder.socket.get(), asBytes(step.stdin_text));
+        shutdown(feeder.socket.get(), SHUT_WR);
+      } catch (const Error&) {
+        // The process does not read its input to the end: its own affair.
+      }
+    });
+  }
+  pump.begin([&](OutputKind kind, uint64_t offset) {
+    return openStream(process,
+                      kind == OutputKind::kStdout ? guest::OpenStream::Kind::kStdout
+                                                  : guest::OpenStream::Kind::kStderr,
+                      offset);
+  });
+  while (const auto chunk = written->next()) {
+    output(chunk->stream == OutputKind::kStdout ? build::OutputStream::kStdout
+                                                : build::OutputStream::kStderr,
+           chunk->bytes);
+  }
+  const guest::ProcessExited exited = waitExit(process);
+  {
+    const std::lock_guard lock(mutex_);
+    if (cancelled_) return {kKilledExitCode, false};
+  }
+  vm_->request(name_, guest::ForgetProcess{process});
+  return {exited.exit_code, exited.out_of_memory};
+}
+
+guest::ProcessExited VmSession::waitExit(const std::string& process) {
+  std::unique_lock lock(mutex_);
+  changed_.wait(lock, [&] { return exits_.contains(process) || vm_exit_; });
+  const auto found = exits_.find(process);
+  if (found != exits_.end()) return found->second;
+  if (cancelled_) return {process, kKilledExitCode, false};
+  throw Error(ErrorKind::kUnavailable,
+              "the build's virtual machine has ended: " + vm_exit_->reason +
+                  (vm_exit_->detail.empty() ? "" : ": " + vm_exit_->detail));
+}
+
+void VmSession::readLayer(Sink& tar) {
+  const auto sealed = vm_->requestFor<guest::LayerSealed>(name_, guest::SealLayer{}, kSealTimeout);
+  ChunkSource source(openStream("", guest::OpenStream::Kind::kReadLayer, sealed.layer));
+  copy(source, tar);
+}
+
+void VmSession::applyLayer(Source& tar) {
+  ChunkSink sink(openStream("", guest::OpenStream::Kind::kWriteLayer, 0));
+  copy(tar, sink);
+  sink.finish();
+}
+
+void VmSession::cancel() {
+  {
+    const std::lock_guard lock(mutex_);
+    cancelled_ = true;
+  }
+  try {
+    vm_->request(name_, guest::SignalProcess{"", SIGKILL, true}, kCancelTimeout);
+  } catch (const Error&) {
+    vm_->stop(milliseconds(0));  // it does not listen
+  }
+}
+
+}  // namespace
+
+VmStepRunner::VmStepRunner(VmResources resources, Network* network, RootDiskFunction root_disk,
+                           Options options)
+    : resources_(std::move(resources)),
+      network_(network),
+      root_disk_(std::move(root_disk)),
+      options_(std::move(options)) {}
+
+std::unique_ptr<build::StageSession> VmStepRunner::open(const std::vector<image::Digest>& diff_ids,
+                                                        const build::SessionOptions& options) {
+  return inContext("build", [&] {
+    makeDirectories(options_.work_directory);
+    VmSpec spec;
+    spec.root = root_disk_(diff_ids);
+    spec.memory_mib =
+        options.memory_bytes == 0 ? options_.memory_mib : (options.memory_bytes + kMib - 1) / kMib;
+    spec.vcpus = options.cpus == 0 ? options_.vcpus : options.cpus;
+    spec.writable_bytes = options_.writable_bytes;
+    return std::make_unique<VmSession>(resources_, network_, options_.work_directory,
+                                       std::move(spec), options);
+  });
+}
+
+}  // namespace hull::engine

@@ -1,0 +1,130 @@
+// RUN steps against a stand-in VMM (testing/fake_vmm.cc).
+#include "daemon/vm/vm_step_runner.h"
+
+#include <fcntl.h>
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+
+#include <filesystem>
+#include <thread>
+
+#include "base/error.h"
+#include "base/file.h"
+#include "base/stream.h"
+#include "daemon/vm/guest_files.h"
+
+namespace hull::engine {
+namespace {
+
+using testing::HasSubstr;
+
+class StepRunnerTest : public testing::Test {
+ protected:
+  StepRunnerTest() {
+    VmResources resources;
+    resources.vmm_program = HULL_FAKE_VMM;
+    resources.kernel = root_.path() + "/kernel";
+    resources.initramfs = resources.kernel;
+    resources.template_disk = root_.path() + "/template";
+    writeFull(openFile(resources.kernel, O_WRONLY | O_CREAT).get(), "serve");
+    VmStepRunner::Options options;
+    options.work_directory = root_.path() + "/work";
+    options.writable_bytes = 64 << 20;
+    runner_ = std::make_unique<VmStepRunner>(
+        resources, nullptr,
+        [this](const std::vector<image::Digest>&) {
+          image::RootDisk disk;
+          disk.disk_bytes = 512;
+          disk.segments = {};
+          ++disks_;
+          return disk;
+        },
+        options);
+  }
+  static build::RunStep step(std::vector<std::string> arguments) {
+    build::RunStep made;
+    made.arguments = std::move(arguments);
+    return made;
+  }
+
+  TemporaryDirectory root_{"hull-step-test"};
+  std::unique_ptr<VmStepRunner> runner_;
+  int disks_ = 0;
+};
+
+TEST_F(StepRunnerTest, StepsOfAStageShareAVmAndTellOutputAndExit) {
+  const auto session = runner_->open({}, {});
+  std::string out, err;
+  const build::OutputFunction collect = [&](build::OutputStream stream, std::string_view bytes) {
+    (stream == build::OutputStream::kStdout ? out : err) += bytes;
+  };
+  EXPECT_EQ(session->run(step({"print", "hello\n", "careful\n", "0"}), collect).exit_code, 0);
+  EXPECT_EQ(session->run(step({"print", "again\n", "", "3"}), collect).exit_code, 3);
+  EXPECT_EQ(out, "hello\nagain\n");
+  EXPECT_EQ(err, "careful\n");
+  EXPECT_EQ(disks_, 1);
+}
+
+TEST_F(StepRunnerTest, LayersAreReadAndApplied) {
+  const auto session = runner_->open({}, {});
+  StringSink tar;
+  session->readLayer(tar);
+  EXPECT_EQ(tar.text, "layer 1");
+  StringSource layer("a layer made on the host");
+  EXPECT_NO_THROW(session->applyLayer(layer));
+}
+
+TEST_F(StepRunnerTest, ProgramThatDoesNotExistIsNotFound) {
+  const auto session = runner_->open({}, {});
+  try {
+    session->run(step({"missing"}), [](build::OutputStream, std::string_view) {});
+    FAIL();
+  } catch (const Error& error) {
+    EXPECT_EQ(error.kind(), ErrorKind::kNotFound);
+  }
+}
+
+TEST_F(StepRunnerTest, InputIsFedEvenWhenNobodyReadsIt) {
+  const auto session = runner_->open({}, {});
+  build::RunStep made = step({"print", "", "", "0"});
+  made.stdin_text = std::string(4 << 20, 'i');
+  EXPECT_EQ(session->run(made, [](build::OutputStream, std::string_view) {}).exit_code, 0);
+}
+
+TEST_F(StepRunnerTest, CancelEndsARunningStep) {
+  const auto session = runner_->open({}, {});
+  std::thread canceller([&] { session->cancel(); });
+  EXPECT_EQ(session->run(step({"sleep"}), [](build::OutputStream, std::string_view) {}).exit_code,
+            137);
+  canceller.join();
+  EXPECT_EQ(session->run(step({"print", "", "", "0"}), [](build::OutputStream, std::string_view) {})
+                .exit_code,
+            137);
+}
+
+TEST_F(StepRunnerTest, VmThatEndsInAStepIsAnErrorAndLeavesNothing) {
+  {
+    const auto session = runner_->open({}, {});
+    EXPECT_THROW(session->run(step({"die"}), [](build::OutputStream, std::string_view) {}), Error);
+  }
+  EXPECT_TRUE(std::filesystem::is_empty(root_.path() + "/work"));
+}
+
+TEST(GuestFiles, HostsAreDockers) {
+  const std::string text =
+      hostsFile("box", "172.17.0.2", "172.17.0.1",
+                {"db:10.0.0.9", "host.docker.internal:host-gateway", "six:fe80::1"});
+  EXPECT_THAT(text, HasSubstr("127.0.0.1\tlocalhost\n"));
+  EXPECT_THAT(text, HasSubstr("172.17.0.2\tbox\n"));
+  EXPECT_THAT(text, HasSubstr("10.0.0.9\tdb\n"));
+  EXPECT_THAT(text, HasSubstr("172.17.0.1\thost.docker.internal\n"));
+  EXPECT_THAT(text, HasSubstr("fe80::1\tsix\n"));
+  for (const char* bad : {"", "db", ":1.2.3.4", "db:", "db:1.2.3.4\n6.6.6.6 bank"}) {
+    EXPECT_THROW(hostsFile("box", "", "", {bad}), Error) << bad;
+  }
+  EXPECT_EQ(resolvConf("172.17.0.1"), "nameserver 172.17.0.1\n");
+  EXPECT_EQ(resolvConf(""), "");
+}
+
+}  // namespace
+}  // namespace hull::engine
