@@ -23,9 +23,16 @@ namespace {
   throw Error(ErrorKind::kCorrupt, "load kernel: " + what);
 }
 
+// Offsets come from the file itself; pread takes none beyond 2^63.
+void requireInFile(int fd, uint64_t offset, uint64_t bytes, const char* what) {
+  const uint64_t size = fileSize(fd);
+  if (offset > size || bytes > size - offset) corrupt(fmt::format("{} is cut off", what));
+}
+
 template <typename T>
 void readAt(int fd, uint64_t offset, std::span<T> into, const char* what) {
   const auto bytes = std::as_writable_bytes(into);
+  requireInFile(fd, offset, bytes.size(), what);
   if (preadFull(fd, bytes, offset) != bytes.size()) corrupt(fmt::format("{} is cut off", what));
 }
 
@@ -49,6 +56,7 @@ Elf64_Ehdr readHeader(int fd) {
 // Reads from `fd` right into guest memory; the caller has checked the range.
 void readInto(int fd, uint64_t file_offset, uint64_t bytes, GuestAddress address,
               const GuestMemory& memory) {
+  requireInFile(fd, file_offset, bytes, "segment");
   const auto target = memory.iovecOf(address, bytes);
   if (!target) corrupt(fmt::format("{} bytes at {:#x} are outside of memory", bytes, address));
   const std::span into(static_cast<std::byte*>(target->iov_base), bytes);

@@ -22,6 +22,11 @@ namespace hull::vmm {
 
 namespace {
 
+// The lower 32 bits of an argument, which are all the kernel looks at in an int.
+scmp_arg_cmp equals32(unsigned argument, uint32_t value) {
+  return {argument, SCMP_CMP_MASKED_EQ, UINT32_MAX, value};
+}
+
 class Rules {
  public:
   Rules() : context_(seccomp_init(SCMP_ACT_KILL_PROCESS), seccomp_release) {
@@ -72,12 +77,12 @@ void allowRuntime(Rules& rules) {
                SCMP_SYS(poll),
                SCMP_SYS(set_robust_list),
                SCMP_SYS(rseq)});
-  const scmp_arg_cmp not_executable = SCMP_A2_64(SCMP_CMP_MASKED_EQ, PROT_EXEC, 0);
+  const scmp_arg_cmp not_executable{2, SCMP_CMP_MASKED_EQ, PROT_EXEC, 0};
   rules.allowWhen(SCMP_SYS(mmap), not_executable);
   rules.allowWhen(SCMP_SYS(mprotect), not_executable);
   // Kicks, and abort(): signals to ourselves only.
-  const auto self = static_cast<scmp_datum_t>(getpid());
-  rules.allowWhen(SCMP_SYS(tgkill), SCMP_A0_32(SCMP_CMP_EQ, self));
+  const auto self = static_cast<uint32_t>(getpid());
+  rules.allowWhen(SCMP_SYS(tgkill), equals32(0, self));
 }
 
 void allowDevices(Rules& rules) {
@@ -86,11 +91,11 @@ void allowDevices(Rules& rules) {
                SCMP_SYS(shutdown), SCMP_SYS(close), SCMP_SYS(readv), SCMP_SYS(writev),
                SCMP_SYS(preadv), SCMP_SYS(pwritev), SCMP_SYS(fdatasync), SCMP_SYS(fallocate),
                SCMP_SYS(getrandom), SCMP_SYS(nanosleep), SCMP_SYS(clock_nanosleep)});
-  rules.allowWhen(SCMP_SYS(ioctl), SCMP_A1_32(SCMP_CMP_EQ, TUNSETOFFLOAD));
+  rules.allowWhen(SCMP_SYS(ioctl), equals32(1, TUNSETOFFLOAD));
 }
 
 void allowVcpu(Rules& rules) {
-  rules.allowWhen(SCMP_SYS(ioctl), SCMP_A1_32(SCMP_CMP_EQ, KVM_RUN));
+  rules.allowWhen(SCMP_SYS(ioctl), equals32(1, KVM_RUN));
 }
 
 }  // namespace

@@ -1,0 +1,50 @@
+// Block requests: the input is a list of requests, each split into descriptors as it says.
+#include <algorithm>
+#include <array>
+#include <cstdlib>
+
+#include "base/bytes.h"
+#include "base/fd.h"
+#include "vmm/testing/fake_driver.h"
+#include "vmm/virtio/block/block.h"
+
+extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
+  using namespace hull;
+  using namespace hull::vmm;
+  using namespace hull::vmm::virtio::testing;
+  constexpr uint64_t kDiskBytes = 16384;
+  static const Fd kDisk = [] {
+    Fd file = makeMemfd("disk");
+    writeFull(file.get(), std::string(kDiskBytes, 'd'));
+    return file;
+  }();
+  ByteReader in({reinterpret_cast<const char*>(data), size});
+  GuestMemory memory(kTestMemoryBytes);
+  FakeDriver driver(memory, 16);
+  FakeHost host;
+  const bool read_only = (in.u8() & 1) != 0;
+  virtio::BlockDevice device({"fuzz",
+                              kDiskBytes,
+                              read_only,
+                              {{kDisk.get(), 0, 0, 4096}, {kDisk.get(), 8192, 8192, 4096}}});
+  std::vector<virtio::Queue> queues;
+  queues.push_back(driver.queue());
+  device.activate({memory, host, 0, std::move(queues)});
+  for (int requests = 0; requests < 64 && in.ok() && !in.atEnd(); ++requests) {
+    ChainBuilder builder(driver);
+    const uint8_t parts = in.u8() % 8 + 1;
+    for (int i = 0; i < parts; ++i) {
+      const uint8_t kind = in.u8();
+      if ((kind & 1) == 0) {
+        builder.readable(in.raw(std::min<size_t>(in.u8() % 48, in.remaining())));
+      } else {
+        builder.writable(in.u16() % 9000);
+      }
+    }
+    builder.send();
+    device.notify();
+    if (host.reset_reason) break;
+  }
+  if (fileSize(kDisk.get()) != kDiskBytes) abort();  // nothing may be written behind the segments
+  return 0;
+}
