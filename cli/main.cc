@@ -92,6 +92,7 @@ int run(int argc, char** argv) {
   addTransferCommands(app, context);
   addBuildCommand(app, context);
   addSystemCommands(app, context);
+  addDoctorCommand(app, context);
   addMachineCommands(app, context);
   dropHelpShortcut(app);
   try {

@@ -35,7 +35,8 @@ void addImageCommands(CLI::App& app, Context& context);      // images rmi tag i
 void addTransferCommands(CLI::App& app,
                          Context& context);  // pull push load save import login logout
 void addBuildCommand(CLI::App& app, Context& context);
-void addSystemCommands(CLI::App& app, Context& context);  // version info events doctor
+void addSystemCommands(CLI::App& app, Context& context);  // version info events
+void addDoctorCommand(CLI::App& app, Context& context);
 void addMachineCommands(CLI::App& app, Context& context);
 
 // A subcommand whose options stop at the first positional (docker run IMAGE COMMAND --its-flags):
