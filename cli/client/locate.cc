@@ -1,0 +1,132 @@
+#include "cli/client/locate.h"
+
+#include <fcntl.h>
+#include <stdlib.h>
+#include <unistd.h>
+
+#include <chrono>
+#include <filesystem>
+#include <iostream>
+#include <thread>
+#include <vector>
+
+#include "base/error.h"
+#include "base/fd.h"
+#include "base/file.h"
+#include "base/subprocess.h"
+#include "cli/client/machine_options.h"
+#include "machine/detect.h"
+#include "machine/machine.h"
+
+namespace hull::cli {
+
+namespace {
+
+constexpr const char* kSystemSocket = "/run/hull/hulld.sock";
+constexpr const char* kSystemLog = "/var/log/hulld.log";
+constexpr auto kStartPoll = std::chrono::milliseconds(50);
+constexpr int kStartPolls = 400;  // 20 s
+
+std::string pathOf(const std::string& host) {
+  if (host.starts_with("unix://")) return host.substr(7);
+  if (host.find("://") != std::string::npos) {
+    throw Error(ErrorKind::kInvalidArgument,
+                "connect to " + host + ": only unix sockets are supported (unix:///path)");
+  }
+  return host;
+}
+
+bool answers(const std::string& socket) {
+  try {
+    return connectUnix(socket).valid();
+  } catch (const Error&) {
+    return false;
+  }
+}
+
+std::vector<std::string> usualSockets() {
+  std::vector<std::string> sockets = {kSystemSocket};
+  if (const char* runtime = getenv("XDG_RUNTIME_DIR"))
+    sockets.push_back(std::string(runtime) + "/hull/hulld.sock");
+  return sockets;
+}
+
+// A socket that is there but closed to this user deserves a better word than "no engine".
+void explainRefusedSocket() {
+  if (fileExists(kSystemSocket) && access(kSystemSocket, W_OK) != 0 && errno == EACCES) {
+    throw Error(ErrorKind::kForbidden,
+                std::string("connect to the engine at ") + kSystemSocket +
+                    ": permission denied (join the group hull, or use sudo)");
+  }
+}
+
+// hulld as a process of its own that outlives this one. Two clients at once start one engine: hulld
+// itself refuses to be the second.
+std::string startDaemon() {
+  if (geteuid() != 0) {
+    throw Error(ErrorKind::kForbidden,
+                "no engine is running, and starting one needs root (run 'sudo " +
+                    programDirectory() + "/hulld &', then try again)");
+  }
+  std::cerr << "hull: starting the engine (hulld; its log is " << kSystemLog << ")" << std::endl;
+  const Fd log = openFile(kSystemLog, O_WRONLY | O_CREAT | O_APPEND, 0640);
+  SubprocessOptions options;
+  options.arguments = {programDirectory() + "/hulld"};
+  options.descriptors = {{log.get(), 1}, {log.get(), 2}};
+  options.new_session = true;
+  options.working_directory = "/";
+  Subprocess daemon(options);
+  for (int i = 0; i < kStartPolls; ++i) {
+    if (answers(kSystemSocket)) {
+      daemon.detach();
+      return kSystemSocket;
+    }
+    std::this_thread::sleep_for(kStartPoll);
+  }
+  throw Error(ErrorKind::kUnavailable,
+              std::string("start the engine: it does not answer (its log is ") + kSystemLog + ")");
+}
+
+std::string startEngine() {
+  const machine::Detection detection = machine::detect();
+  if (detection.usable()) return startDaemon();
+  const machine::MachineOptions options = machineOptions();
+  std::cerr << "hull: " << detection.explanation
+            << "; starting hull machine, an emulated host (slower)" << std::endl;
+  machine::start(options, showMachineProgress);
+  const std::string socket = machine::engineSocket(options.paths);
+  if (socket.empty())
+    throw Error(ErrorKind::kUnavailable,
+                "hull machine is up, but no engine answers in it (see 'hull machine status')");
+  return socket;
+}
+
+}  // namespace
+
+std::string programDirectory() {
+  return std::filesystem::read_symlink("/proc/self/exe").parent_path().string();
+}
+
+std::string findRunningEngine(const std::string& host) {
+  if (!host.empty()) {
+    const std::string path = pathOf(host);
+    return answers(path) ? path : "";
+  }
+  for (const auto& socket : usualSockets()) {
+    if (answers(socket)) return socket;
+  }
+  return machine::engineSocket(machine::MachinePaths::fromEnvironment());
+}
+
+std::string locateEngine(const std::string& host) {
+  const std::string running = findRunningEngine(host);
+  if (!running.empty()) return running;
+  if (!host.empty()) {
+    throw Error(ErrorKind::kUnavailable, "connect to the engine at " + pathOf(host) +
+                                             ": nothing answers there (is hulld running?)");
+  }
+  explainRefusedSocket();
+  return startEngine();
+}
+
+}  // namespace hull::cli
