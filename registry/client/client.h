@@ -23,8 +23,8 @@ struct Credentials {
 struct ClientOptions {
   // Registries besides loopback addresses that may be spoken to over plain HTTP ("host:port").
   std::vector<std::string> insecure_registries;
-  // The address that a registry named localhost or 127.0.0.1 is reached at; empty: as written. Inside
-  // `hull machine` the user's localhost is another host.
+  // The address that a registry named localhost or 127.0.0.1 is reached at; empty: as written.
+  // Inside `hull machine` the user's localhost is another host.
   std::string loopback_address;
   std::string ca_bundle;  // extra CA certificates (PEM file); empty: the system's
   std::function<bool()> cancelled;
