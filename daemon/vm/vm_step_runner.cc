@@ -73,7 +73,6 @@ class VmSession final : public build::StageSession {
   const TemporaryDirectory folder_;
   NetworkPlace place_;
   std::unique_ptr<Vm> vm_;
-  unsigned steps_ = 0;
 
   std::mutex mutex_;  // below
   std::condition_variable changed_;
@@ -146,7 +145,8 @@ void VmSession::start(const std::string& process, const build::RunStep& step) {
 }
 
 build::StepResult VmSession::run(const build::RunStep& step, const build::OutputFunction& output) {
-  const std::string process = "step-" + std::to_string(++steps_);
+  // Each step is the container's main process in its turn: with it everything it started ends.
+  const std::string process = guest::kMainProcess;
   {
     const std::lock_guard lock(mutex_);
     if (cancelled_) return {kKilledExitCode, false};
@@ -199,7 +199,11 @@ guest::ProcessExited VmSession::waitExit(const std::string& process) {
   std::unique_lock lock(mutex_);
   changed_.wait(lock, [&] { return exits_.contains(process) || vm_exit_; });
   const auto found = exits_.find(process);
-  if (found != exits_.end()) return found->second;
+  if (found != exits_.end()) {
+    guest::ProcessExited exited = std::move(found->second);
+    exits_.erase(found);
+    return exited;
+  }
   if (cancelled_) return {process, kKilledExitCode, false};
   throw Error(ErrorKind::kUnavailable,
               "the build's virtual machine has ended: " + vm_exit_->reason +

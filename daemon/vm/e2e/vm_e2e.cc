@@ -93,8 +93,9 @@ class RealVm : public testing::Test {
 
   std::unique_ptr<Vm> start(Attachment* attachment = nullptr) {
     VmSpec spec;
-    spec.directory = root_.path() + "/vm";
-    makeDirectories(spec.directory);
+    const std::string directory = root_.path() + "/vm";
+    makeDirectories(directory);
+    spec.directory = directory;
     spec.memory_mib = 128;
     spec.root = rootDisk();
     spec.writable_bytes = uint64_t{1} << 30;
@@ -104,7 +105,8 @@ class RealVm : public testing::Test {
     const auto began = std::chrono::steady_clock::now();
     auto vm = Vm::start(resources_, std::move(spec));
     const std::chrono::duration<double, std::milli> took = std::chrono::steady_clock::now() - began;
-    std::cout << "Vm::start took " << took.count() << " ms\n";
+    std::cout << "Vm::start took " << took.count() << " ms" << std::endl;
+    if (getenv("HULL_DEBUG") != nullptr) std::cout << readFile(directory + "/console.log");
     return vm;
   }
 
@@ -201,7 +203,6 @@ TEST_F(RealVm, NextEngineProcessAdoptsItAndLosesNothing) {
   makeDirectories(root_.path() + "/vm");
   const pid_t engine = fork();
   if (engine == 0) {
-    int status = 1;
     try {
       auto vm = start();
       createContainer(*vm);
@@ -209,11 +210,11 @@ TEST_F(RealVm, NextEngineProcessAdoptsItAndLosesNothing) {
       run(*vm, "i=0; while [ $i -lt 2000 ]; do i=$((i+1)); echo line $i; done; exit 7");
       output.begin(streamsOf(*vm));
       output.waitForLog(2000, kPatience);
-      status = 0;
+      _exit(0);  // as if killed: nothing is taken down
     } catch (const std::exception& error) {
       std::cerr << error.what() << '\n';
+      _exit(1);
     }
-    _exit(status);  // killed: nobody says goodbye
   }
   int status = -1;
   waitpid(engine, &status, 0);
