@@ -94,6 +94,7 @@ LoadedKernel loadKernel(int fd, GuestMemory& memory) {
       if (segment.p_paddr < other_end && other_start < end) corrupt("segments overlap");
     }
     taken.emplace_back(segment.p_paddr, end);
+    memory.preferLargePages(segment.p_paddr, segment.p_memsz);
     readInto(fd, segment.p_offset, segment.p_filesz, segment.p_paddr, memory);
     kernel.end = std::max(kernel.end, end);
     entry_is_loaded = entry_is_loaded || (header.e_entry >= segment.p_paddr &&

@@ -13,11 +13,26 @@ namespace hull::vmm {
 
 namespace {
 
+constexpr uint64_t kLargePageBytes = 2 * layout::kMiB;
+
 // The compiler may otherwise fetch the source again after the copy was checked (the guest would
 // have changed it in between): behind this barrier only the copy holds the value.
 void copyOnce(void* to, const void* from, size_t size) noexcept {
   std::memcpy(to, from, size);
   asm volatile("" ::: "memory");
+}
+
+// Aligned to large pages, so that one of the guest can be one of the host. The surplus goes back.
+std::byte* mapAligned(uint64_t bytes) {
+  const uint64_t reserved = bytes + kLargePageBytes;
+  void* mapping = mmap(nullptr, reserved, PROT_READ | PROT_WRITE,
+                       MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+  if (mapping == MAP_FAILED) throw sysError("map guest memory");
+  auto* start = static_cast<std::byte*>(mapping);
+  const uint64_t before = -reinterpret_cast<uint64_t>(start) % kLargePageBytes;
+  if (before > 0) munmap(start, before);
+  munmap(start + before + bytes, kLargePageBytes - before);
+  return start + before;
 }
 
 }  // namespace
@@ -26,10 +41,7 @@ GuestMemory::GuestMemory(uint64_t bytes) : bytes_(bytes) {
   if (bytes == 0 || bytes % layout::kPageBytes != 0) {
     throw Error(ErrorKind::kInvalidArgument, "map guest memory: not a multiple of a page");
   }
-  void* mapping = mmap(nullptr, bytes, PROT_READ | PROT_WRITE,
-                       MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
-  if (mapping == MAP_FAILED) throw sysError("map guest memory");
-  mapping_ = static_cast<std::byte*>(mapping);
+  mapping_ = mapAligned(bytes);
   madvise(mapping_, bytes, MADV_DONTDUMP);
   const uint64_t low = std::min(bytes, layout::kGapStart);
   ranges_[range_count_++] = {0, low, mapping_};
@@ -38,6 +50,13 @@ GuestMemory::GuestMemory(uint64_t bytes) : bytes_(bytes) {
 
 GuestMemory::~GuestMemory() {
   munmap(mapping_, bytes_);
+}
+
+void GuestMemory::preferLargePages(GuestAddress address, uint64_t size) noexcept {
+  const uint64_t start = address / kLargePageBytes * kLargePageBytes;
+  const uint64_t end = (address + size + kLargePageBytes - 1) / kLargePageBytes * kLargePageBytes;
+  // Only advice: hosts without large pages do without.
+  if (std::byte* at = find(start, end - start)) madvise(at, end - start, MADV_HUGEPAGE);
 }
 
 bool GuestMemory::read(GuestAddress address, std::span<std::byte> into) const noexcept {

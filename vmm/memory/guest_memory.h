@@ -64,6 +64,9 @@ class GuestMemory {
   std::optional<uint16_t> loadAcquire(GuestAddress address) const noexcept;
   [[nodiscard]] bool storeRelease(GuestAddress address, uint16_t value) noexcept;
 
+  // Advice for memory that is about to be filled: fewer page faults, for host and guest.
+  void preferLargePages(GuestAddress address, uint64_t size) noexcept;
+
   // For bulk I/O only: the bytes belong to the guest and change under the caller's feet.
   std::optional<iovec> iovecOf(GuestAddress address, uint64_t size) const noexcept;
 

@@ -23,7 +23,7 @@ class FakeDriver {
  public:
   // Rings at `base` (4 KiB-aligned, about 16 KiB), buffers from `base` + 64 KiB on.
   FakeDriver(GuestMemory& memory, uint16_t size, GuestAddress base = 0x10000)
-      : memory_(memory), size_(size), base_(base), next_buffer_(base + 0x10000) {
+      : memory_(memory), size_(size), next_buffer_(base + 0x10000) {
     layout_ = {size, base, base + 0x5000, base + 0x8000};
   }
 
@@ -96,7 +96,6 @@ class FakeDriver {
  private:
   GuestMemory& memory_;
   uint16_t size_;
-  GuestAddress base_;
   GuestAddress next_buffer_;
   QueueLayout layout_;
   uint16_t available_index_ = 0;
