@@ -3,7 +3,9 @@
 #include <fcntl.h>
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
+#include <signal.h>
 #include <sys/mount.h>
+#include <sys/wait.h>
 #include <unistd.h>
 
 #include <algorithm>
@@ -354,6 +356,48 @@ TEST_F(LayerStoreTest, AbandonedTemporariesAreSweptAndLiveOnesKept) {
   EXPECT_FALSE(fileExists(folder_.path() + "/layers/.tmp-dead"));
   EXPECT_FALSE(fileExists(folder_.path() + "/blobs/sha256/.tmp-dead"));
   EXPECT_TRUE(blobs.has(alive.commit()));
+}
+
+// The engine killed in the middle of a pull: the next start finds nothing of it.
+TEST_F(LayerStoreTest, AKilledIngestIsSweptAtTheNextStart) {
+  FdPair pipe = makePipe();
+  FdPair ready = makePipe();
+  const pid_t child = fork();
+  ASSERT_GE(child, 0);
+  if (child == 0) {
+    pipe.second.reset();
+    BlobStore blobs(folder_.path());
+    LayerStore store(folder_.path(), blobs);
+    class Announcing final : public Source {
+     public:
+      Announcing(int in, int out) : in_(in), out_(out) {}
+      size_t read(std::span<std::byte> into) override {
+        const size_t got = readSome(in_, into);
+        writeFull(out_, "r");
+        return got;
+      }
+
+     private:
+      int in_, out_;
+    } source(pipe.first.get(), ready.second.get());
+    try {
+      store.ingest(source, KeepBlob::kAsIs);
+    } catch (...) {
+    }
+    _exit(0);
+  }
+  const std::string tar = TarBuilder().file("f", std::string(4 << 20, 'x')).end();
+  writeFull(pipe.second.get(), std::string_view(tar).substr(0, 4096));
+  std::byte byte;
+  ASSERT_EQ(readSome(ready.first.get(), {&byte, 1}), 1u);  // it is in the middle of it
+  EXPECT_GT(leftovers(), 0u);
+  kill(child, SIGKILL);
+  int status = 0;
+  waitpid(child, &status, 0);
+  EXPECT_TRUE(WIFSIGNALED(status));
+  BlobStore blobs(folder_.path());
+  LayerStore store(folder_.path(), blobs);
+  EXPECT_EQ(leftovers(), 0u);
 }
 
 TEST_F(LayerStoreTest, RemovedLayersAreGone) {
