@@ -189,6 +189,13 @@ std::optional<Message> Server::on(const Frame& frame, const CreateContainer& req
   if (containers_.contains(frame.container)) {
     throw Error(ErrorKind::kConflict, "container " + frame.container + ": exists already");
   }
+  // The same places on disk: not before the former one has left them.
+  const bool dying = std::any_of(dying_.begin(), dying_.end(), [&frame](const Dying& one) {
+    return one.container->id() == frame.container;
+  });
+  if (dying) {
+    throw Error(ErrorKind::kConflict, "container " + frame.container + ": is being removed");
+  }
   if (containers_.size() + dying_.size() >= kMaxContainers) {
     throw Error(ErrorKind::kTooLarge, "create container: too many containers");
   }
@@ -199,6 +206,11 @@ std::optional<Message> Server::on(const Frame& frame, const CreateContainer& req
 }
 
 std::optional<Message> Server::on(const Frame& frame, const StartProcess& request) {
+  for (const auto& [pid, transfer] : transfers_) {
+    if (transfer->container() == frame.container && transfer->writesLayer()) {
+      throw Error(ErrorKind::kConflict, "start process: a layer is being written");
+    }
+  }
   container(frame.container)
       .start(request,
              [this, connection = control_number_, number = frame.request, id = frame.container](

@@ -285,6 +285,34 @@ TEST_F(ServerTest, RemovingKillsUnmountsAndAllowsTheNameAgain) {
   EXPECT_EQ(sh("test -e /kept && cat /kept"), "kept\n") << "the writable disk is the container's";
 }
 
+TEST_F(ServerTest, LimitsBindAndRunningOutOfMemoryIsTold) {
+  if (!wantsVmHost()) GTEST_SKIP() << "needs the guest kernel's cgroup controllers";
+  auto options = machine->containerOptions();
+  options.memory_bytes = 32 << 20;
+  options.pids_limit = 20;
+  machine->ask(options);
+  const auto full = machine->run("exec tail -c 1000000000 /dev/zero");
+  EXPECT_EQ(full.exit_code, 137);
+  EXPECT_TRUE(full.out_of_memory);
+  EXPECT_FALSE(machine->run("exit 137").out_of_memory);
+  EXPECT_THAT(machine->run("i=0; while test $i -lt 40; do sleep 1000 & i=$((i+1)); done").err,
+              HasSubstr("fork"));
+}
+
+TEST_F(ServerTest, TheNetworkIsConfigured) {
+  if (wantsVmHost()) GTEST_SKIP() << "this machine has no network card";
+  machine->create();
+  EXPECT_THAT(failure(ConfigureNetwork{"300.1.1.1", 24, "", 1500}).message,
+              HasSubstr("bad address"));
+  EXPECT_EQ(failure(ConfigureNetwork{"10.0.0.2", 33, "", 1500}).code, FailureCode::kInvalid);
+  machine->ask(ConfigureNetwork{});
+  machine->ask(ConfigureNetwork{"10.11.0.2", 24, "10.11.0.1", 1400});
+  const std::string out = sh("ip -4 addr show eth0; ip route");
+  EXPECT_THAT(out, HasSubstr("mtu 1400"));
+  EXPECT_THAT(out, HasSubstr("inet 10.11.0.2/24 brd 10.11.0.255"));
+  EXPECT_THAT(out, HasSubstr("default via 10.11.0.1 dev eth0"));
+}
+
 TEST_F(ServerTest, PowerOffKillsUnmountsAndEndsTheMachine) {
   machine->create();
   machine->ask<ProcessStarted>(machine->shell("trap '' TERM; exec sleep 1000"));

@@ -85,6 +85,12 @@ void keepOnly(int socket, int result) {
 
 }  // namespace
 
+Transfer::Transfer(const Frame& request, Fd socket)
+    : container_(request.container), socket_(std::move(socket)) {
+  const auto* open = std::get_if<OpenStream>(&request.message);
+  writes_layer_ = open && open->kind == OpenStream::Kind::kWriteLayer;
+}
+
 template <typename ChildWork>
 void Transfer::fork(const ChildWork& child) {
   FdPair result = makePipe(O_NONBLOCK);

@@ -34,11 +34,11 @@ class Transfer {
 
   pid_t pid() const { return pid_; }
   const std::string& container() const { return container_; }
-  void finish(int wait_status);  // the child was reaped
+  bool writesLayer() const { return writes_layer_; }  // nothing may run meanwhile
+  void finish(int wait_status);                       // the child was reaped
 
  private:
-  Transfer(const Frame& request, Fd socket)
-      : container_(request.container), socket_(std::move(socket)) {}
+  Transfer(const Frame& request, Fd socket);
   template <typename Child>
   void fork(const Child& child);
 
@@ -46,6 +46,7 @@ class Transfer {
   Fd socket_;
   Fd result_;  // the child's error text
   pid_t pid_ = -1;
+  bool writes_layer_;
   bool answers_ = false;
   std::function<std::string(std::string)> conclude_;
 };

@@ -1,11 +1,17 @@
 #include <fcntl.h>
+#include <linux/if.h>
+#include <linux/if_tun.h>
 #include <sched.h>
 #include <signal.h>
+#include <sys/ioctl.h>
 #include <sys/mount.h>
 #include <sys/prctl.h>
 #include <sys/stat.h>
 #include <sys/wait.h>
 #include <unistd.h>
+
+#include <cstdio>
+#include <cstring>
 
 #include "base/error.h"
 #include "base/event_loop.h"
@@ -33,6 +39,16 @@ class LoopDevice {
  private:
   std::string path_;
 };
+
+// A tap nobody listens to stands for the machine's eth0; it lives as long as its descriptor, which
+// is left open.
+void makeNetworkCard() {
+  const int tap = open("/dev/net/tun", O_RDWR | O_CLOEXEC);
+  ifreq request{};
+  std::strcpy(request.ifr_name, "eth0");
+  request.ifr_flags = IFF_TAP | IFF_NO_PI;
+  if (tap < 0 || ioctl(tap, TUNSETIFF, &request) < 0) std::perror("make eth0");
+}
 
 [[noreturn]] void serveForever(const std::string& folder) {
   mount("none", "/", nullptr, MS_REC | MS_PRIVATE, nullptr);
@@ -86,7 +102,8 @@ class NativeHost final : public TestHost {
     server_ = fork();
     if (server_ == 0) {
       prctl(PR_SET_PDEATHSIG, SIGKILL);
-      if (unshare(CLONE_NEWNS | CLONE_NEWPID) < 0) _exit(1);
+      if (unshare(CLONE_NEWNS | CLONE_NEWPID | CLONE_NEWNET) < 0) _exit(1);
+      makeNetworkCard();
       const pid_t inner = fork();
       if (inner == 0) {
         // Dies with its parent, and everything in its PID namespace with it.
@@ -122,7 +139,7 @@ std::string whyNoNativeHost() {
     if (access(path, F_OK) < 0) return std::string("needs ") + path;
   }
   const pid_t probe = fork();
-  if (probe == 0) _exit(unshare(CLONE_NEWNS | CLONE_NEWPID) == 0 ? 0 : 1);
+  if (probe == 0) _exit(unshare(CLONE_NEWNS | CLONE_NEWPID | CLONE_NEWNET) == 0 ? 0 : 1);
   int status = 0;
   waitpid(probe, &status, 0);
   return status == 0 ? "" : "needs namespaces";
