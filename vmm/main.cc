@@ -1,5 +1,7 @@
 // hull-vmm --config-fd N: runs one VM and says how it ended. See config/vm_config.h.
 #include <fmt/format.h>
+#include <malloc.h>
+#include <time.h>
 
 #include <charconv>
 #include <chrono>
@@ -86,10 +88,19 @@ MachineEnd runMachine(VmConfig config, Machine::Clock::time_point started) {
   return machine.run(filters);
 }
 
+// The C library opens files of its own accord: the time zone at the first log line, the number of
+// CPUs and /proc/sys/vm when threads get memory pools of their own. All of that happens here, or
+// never: behind the filter it would end the process.
+void settleLibrary() {
+  tzset();
+  mallopt(M_ARENA_MAX, 1);
+}
+
 }  // namespace
 
 int main(int argc, char** argv) {
   const auto started = Machine::Clock::now();
+  settleLibrary();
   log::setPart("hull-vmm");
   const int fd = configFd(argc, argv);
   if (fd < 0) {

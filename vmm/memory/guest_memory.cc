@@ -18,7 +18,7 @@ constexpr uint64_t kLargePageBytes = 2 * layout::kMiB;
 // The compiler may otherwise fetch the source again after the copy was checked (the guest would
 // have changed it in between): behind this barrier only the copy holds the value.
 void copyOnce(void* to, const void* from, size_t size) noexcept {
-  std::memcpy(to, from, size);
+  if (size > 0) std::memcpy(to, from, size);  // an empty span may have no address
   asm volatile("" ::: "memory");
 }
 
