@@ -86,7 +86,9 @@ struct StartProcess {   // → ProcessStarted, or Failure with kNotFound / kPerm
   std::string working_directory;         // created (0755, root) when missing, as Docker does
   std::string user;                      // "", "name", "uid", "name:group", "uid:gid"
   std::vector<std::string> additional_groups;
-  uint64_t capabilities = 0;  // bounding = effective = permitted = inheritable for root
+  // The bounding set, and for root the effective and permitted ones; inheritable and ambient stay
+  // empty, as in Docker since 20.10.14.
+  uint64_t capabilities = 0;
   bool no_new_privileges = false;
   std::vector<Rlimit> rlimits;
   bool terminal = false;
