@@ -101,11 +101,11 @@ struct Named {
   std::set<std::string> disks;  // folders
 };
 
-bool allPinned(const PinSet& pins, const std::string& list) {
+bool allPinned(const std::set<Digest>& pins, const std::string& list) {
   size_t begin = 0;
   bool any = false;
   for (size_t end = list.find('\n'); end != std::string::npos; end = list.find('\n', begin)) {
-    if (!pins.pinned(Digest::parse(list.substr(begin, end - begin)))) return false;
+    if (!pins.contains(Digest::parse(list.substr(begin, end - begin)))) return false;
     any = true;
     begin = end + 1;
   }
@@ -123,8 +123,9 @@ uint64_t folderBytes(const std::string& path) {
 
 ImageStore::Collected ImageStore::collectGarbage() {
   State& state = *state_;
-  PinSet& pins = state.layers.pins();
-  const auto alone = pins.collect();
+  const auto alone = state.layers.pins().collect();
+  // In this order: an add that records its image and lets go in between is seen by one of the two.
+  const std::set<Digest> pins = state.layers.pins().pinned();
   Named named;
   {
     const auto lock = state.database.lock();
@@ -149,13 +150,13 @@ ImageStore::Collected ImageStore::collectGarbage() {
   Collected collected;
   std::vector<Digest> blobs, layers;
   state.blobs.forEach([&](const Digest& digest, uint64_t size) {
-    if (named.blobs.contains(digest) || pins.pinned(digest)) return;
+    if (named.blobs.contains(digest) || pins.contains(digest)) return;
     blobs.push_back(digest);
     collected.bytes += size;
   });
   for (const Digest& blob : blobs) state.blobs.remove(blob);
   state.layers.forEach([&](const Digest& diff_id) {
-    if (named.layers.contains(diff_id) || pins.pinned(diff_id)) return;
+    if (named.layers.contains(diff_id) || pins.contains(diff_id)) return;
     layers.push_back(diff_id);
     collected.bytes += state.layers.dataBytes(diff_id);
   });

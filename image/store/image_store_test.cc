@@ -419,8 +419,11 @@ TEST_F(ImageStoreTest, CollectingDuringAddsHarmsNone) {
   });
   for (int i = 0; i < 20; ++i) {
     const TestImage image = sample("salt " + std::to_string(i));
-    const Image added = add(image, {"app"});
-    EXPECT_NE(store_->tree(added).find("top"), kNoInode);
+    const Error error = errorOf([&] {
+      const Image added = add(image, {"app"});
+      EXPECT_NE(store_->tree(added).find("top"), kNoInode);
+    });
+    EXPECT_STREQ(error.what(), "no error");
   }
   done = true;
   collector.join();

@@ -19,9 +19,11 @@ std::shared_ptr<void> PinSet::pin(const std::vector<Digest>& digests, const Guar
   return token;
 }
 
-bool PinSet::pinned(const Digest& digest) const {
+std::set<Digest> PinSet::pinned() const {
   const std::lock_guard lock(mutex_);
-  return counts_.contains(digest);
+  std::set<Digest> result;
+  for (const auto& [digest, count] : counts_) result.insert(digest);
+  return result;
 }
 
 void PinSet::unpin(const std::vector<Digest>& digests) {

@@ -6,6 +6,7 @@
 #include <map>
 #include <memory>
 #include <mutex>
+#include <set>
 #include <shared_mutex>
 #include <vector>
 
@@ -25,7 +26,8 @@ class PinSet : public std::enable_shared_from_this<PinSet> {
 
   // Held alone by a collection while it decides and takes things away.
   std::unique_lock<std::shared_mutex> collect() { return std::unique_lock(gate_); }
-  bool pinned(const Digest& digest) const;
+  // Look at the pins first and at the names second: what is recorded meanwhile was pinned before.
+  std::set<Digest> pinned() const;
 
  private:
   void unpin(const std::vector<Digest>& digests);
