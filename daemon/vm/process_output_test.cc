@@ -209,6 +209,8 @@ TEST_F(OutputTest, NothingIsLostOrDoubledOverEngineRestarts) {
     output->waitForLog(random() % 200000, milliseconds(random() % 4));
     output->stop();
     output.reset();
+    out_.finish();
+    err_.finish();
     // What the killed engine had written, but not recorded.
     if (random() % 2 == 0) {
       writeFull(openFile(log_, O_WRONLY | O_APPEND).get(), "{\"log\":\"torn");

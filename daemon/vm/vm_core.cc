@@ -227,16 +227,29 @@ guest::Message VmCore::request(const std::string& container, guest::Message mess
 
 void VmCore::send(const guest::Frame& frame, Deadline deadline) {
   const std::string bytes = guest::encode(frame);
-  const std::unique_lock sending(sending_, deadline);
-  if (!sending) throw Error(ErrorKind::kTimeout, "the guest does not take requests");
+  {
+    Lock lock(mutex_);
+    if (!changed_.wait_until(lock, deadline, [this] { return !sending_ || !lost_.empty(); })) {
+      throw Error(ErrorKind::kTimeout, "the guest does not take requests");
+    }
+    if (!lost_.empty()) throwGone();
+    sending_ = true;
+  }
+  std::optional<Error> failure;
   try {
     sendAll(control_.get(), bytes, deadline, process_.pidfd());
   } catch (const Error& error) {
     // Part of a frame may be out: the connection cannot be used any more. The reader sees its end.
     shutdown(control_.get(), SHUT_RDWR);
-    throw Error(error.kind() == ErrorKind::kTimeout ? ErrorKind::kTimeout : ErrorKind::kUnavailable,
-                error.what());
+    const bool late = error.kind() == ErrorKind::kTimeout;
+    failure.emplace(late ? ErrorKind::kTimeout : ErrorKind::kUnavailable, error.what());
   }
+  {
+    const Lock lock(mutex_);
+    sending_ = false;
+  }
+  changed_.notify_all();
+  if (failure) throw Error(*failure);
 }
 
 void VmCore::setEventFunction(Vm::EventFunction function) {

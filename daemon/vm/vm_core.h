@@ -65,7 +65,6 @@ class VmCore : public std::enable_shared_from_this<VmCore> {
   const Fd wakeup_;                  // eventfd: close()
   FrameAssembler assembler_;         // reader's
   std::optional<Deadline> give_up_;  // reader's: set when the connection was lost
-  std::timed_mutex sending_;
 
   std::mutex mutex_;  // everything below
   std::condition_variable changed_;
@@ -82,6 +81,7 @@ class VmCore : public std::enable_shared_from_this<VmCore> {
   std::string ended_for_;  // why we ended the VM; empty: it was not us
   std::optional<VmExit> exit_;
   bool closing_ = false;
+  bool sending_ = false;  // somebody writes to control_; frames must not mix
   std::thread reader_, deliverer_;
 };
 
