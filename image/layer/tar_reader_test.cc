@@ -17,7 +17,7 @@
 #include "base/error.h"
 #include "base/file.h"
 #include "base/subprocess.h"
-#include "image/store/testing/tar_builder.h"
+#include "image/layer/testing/tar_builder.h"
 
 namespace hull::image {
 namespace {

@@ -18,7 +18,7 @@
 #include "base/hash.h"
 #include "base/subprocess.h"
 #include "image/store/codec.h"
-#include "image/store/testing/tar_builder.h"
+#include "image/layer/testing/tar_builder.h"
 #include "image/types/manifest.h"
 
 namespace hull::image {

@@ -10,7 +10,7 @@
 
 #include "base/error.h"
 #include "image/store/image_store.h"
-#include "image/store/testing/tar_builder.h"
+#include "image/layer/testing/tar_builder.h"
 
 namespace hull::image::testing {
 

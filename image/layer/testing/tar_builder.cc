@@ -1,4 +1,4 @@
-#include "image/store/testing/tar_builder.h"
+#include "image/layer/testing/tar_builder.h"
 
 #include <zlib.h>
 #include <zstd.h>
