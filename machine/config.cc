@@ -82,7 +82,7 @@ std::vector<std::string> qemuArguments(const MachinePaths& paths, const MachineC
       "-accel",
       "tcg",
       "-cpu",
-      "max,pku=off,la57=off",
+      "max,pku=off,la57=off,erms=off",
       "-smp",
       "1",
       "-m",
