@@ -426,7 +426,7 @@ void StageBuilder::layerStep(const std::string& key, const std::string& created_
     step = CachedStep{build_.now, std::nullopt};
     if (source.make) {
       step->layer = source.make();
-      pin = build_.store.pinLayers({step->layer->diff_id});
+      pin = build_.store.pinLayers({step->layer->diff_id, step->layer->blob});
       in_session = source.in_session;
     }
     build_.cache.record(key, *step);
