@@ -59,10 +59,9 @@ std::string fullName(const CLI::App* app) {
 int usageFailure(const CLI::App& app, const CLI::ParseError& error) {
   const CLI::App* command = deepestSubcommand(app);
   std::string message = error.what();
-  if (dynamic_cast<const CLI::ExtrasError*>(&error) != nullptr) {
-    const auto rest = app.remaining(true);
-    if (!rest.empty()) message = unknownText(*command, rest.front());
-  }
+  // An unknown subcommand leaves "a subcommand is required" and the word itself as a remainder.
+  const auto rest = app.remaining(true);
+  if (!rest.empty()) message = unknownText(*command, rest.front());
   std::cerr << fmt::format("hull: {}\nSee '{} --help'.\n", message, fullName(command));
   return kUsageStatus;
 }
