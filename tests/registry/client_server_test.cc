@@ -10,6 +10,7 @@
 #include "base/file.h"
 #include "base/hash.h"
 #include "base/random.h"
+#include "base/subprocess.h"
 #include "image/store/image_store.h"
 #include "image/store/testing/image_fixture.h"
 #include "registry/client/client.h"
@@ -255,6 +256,70 @@ TEST_F(ClientServer, LoopbackAddressReplacesTheNameOnly) {
   push(store, tag, {}, options_, {});
   options_.loopback_address = "127.0.0.3";  // nobody listens there
   EXPECT_THROW(push(store, tag, {}, options_, {}), Error);
+}
+
+TEST_F(ClientServer, TlsNeedsATrustedCertificate) {
+  const std::string key = folder_.path() + "/key.pem";
+  const std::string certificate = folder_.path() + "/certificate.pem";
+  checkCommand({"openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256",
+                "-nodes", "-days", "1", "-subj", "/CN=localhost", "-addext",
+                "subjectAltName=DNS:localhost", "-keyout", key, "-out", certificate});
+  ServerOptions options;
+  options.tls_certificate = certificate;
+  options.tls_key = key;
+  serve(options);
+  ImageStore store(folder_.path() + "/mine");
+  const Reference tag = name("app");
+  const auto image = make(store, tag);
+  try {
+    push(store, tag, {}, options_, {});
+    FAIL();
+  } catch (const Error& error) {
+    EXPECT_EQ(error.kind(), ErrorKind::kUnavailable);
+    EXPECT_THAT(error.what(), HasSubstr("verify the certificate of localhost:"));
+    EXPECT_THAT(error.what(), HasSubstr("to trust its CA"));
+  }
+  options_.ca_bundle = certificate;
+  push(store, tag, {}, options_, {});
+  ImageStore other(folder_.path() + "/other");
+  EXPECT_EQ(pull(other, tag, Platform{}, {}, options_, {}).image.id, image.id);
+}
+
+TEST_F(ClientServer, StartErrorsSayWhatIsWrong) {
+  serve();
+  const auto error_of = [&](ServerOptions options) -> std::string {
+    options.root = folder_.path() + "/second";
+    try {
+      const Server second(options);
+      return "none";
+    } catch (const Error& error) {
+      return error.what();
+    }
+  };
+  ServerOptions options;
+  options.listen = server_->address();
+  EXPECT_THAT(error_of(options), HasSubstr("Address already in use (stop what uses it"));
+  options.listen = "5000";
+  EXPECT_THAT(error_of(options), HasSubstr("expected ADDRESS:PORT"));
+  options.listen = "127.0.0.1:0";
+  options.tls_certificate = "/nonexistent";
+  EXPECT_THAT(error_of(options), HasSubstr("both a certificate and a key"));
+  options.tls_key = "/nonexistent";
+  EXPECT_THAT(error_of(options), HasSubstr("read certificate /nonexistent"));
+}
+
+TEST_F(ClientServer, BodiesThatNobodyReadsEndTheConnection) {
+  serve();
+  // Refused before the body is read: the answer arrives all the same.
+  EXPECT_EQ(call("PUT", "/v2/UPPER/manifests/x", std::string(4 << 20, 'x'))->head().status, 400);
+  EXPECT_EQ(call("PUT", "/v2/a/manifests/x", std::string(5 << 20, 'x'))->head().status, 413);
+}
+
+TEST_F(ClientServer, MalformedRequestsAreAnswered400) {
+  serve();
+  EXPECT_EQ(call("GET", "/v2/%zz/tags/list")->head().status, 400);
+  EXPECT_EQ(call("GET", "/v2/a/tags/list", {}, {"X: " + std::string(80 << 10, 'x')})->head().status,
+            431);
 }
 
 TEST_F(ClientServer, CancelledPullStops) {
