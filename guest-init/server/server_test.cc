@@ -291,7 +291,7 @@ TEST_F(ServerTest, LimitsBindAndRunningOutOfMemoryIsTold) {
   options.memory_bytes = 32 << 20;
   options.pids_limit = 20;
   machine->ask(options);
-  const auto full = machine->run("exec tail -c 1000000000 /dev/zero");
+  const auto full = machine->run("exec tail -c 100000000 /dev/zero");
   EXPECT_EQ(full.exit_code, 137);
   EXPECT_TRUE(full.out_of_memory);
   EXPECT_FALSE(machine->run("exit 137").out_of_memory);
