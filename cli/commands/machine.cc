@@ -114,13 +114,17 @@ void addMachineCommands(CLI::App& app, Context& context) {
   addLifecycle(*group);
   addStatus(*group, context);
   addRun(*group, context);
+  auto state = std::make_shared<std::string>();
   auto* supervise = group->add_subcommand("supervise", "");
-  supervise->group("")->callback([&context] {
-    context.exit_code = machine::supervise(machine::MachinePaths::fromEnvironment());
+  supervise->group("")->add_option("STATE", *state)->required();
+  supervise->callback([&context, state] {
+    machine::MachinePaths paths = machine::MachinePaths::fromEnvironment();
+    paths.state = *state;
+    context.exit_code = machine::supervise(paths);
   });
   auto channel = std::make_shared<std::string>();
   auto* agent = group->add_subcommand("agent", "");
-  agent->group("")->add_option("--channel", *channel);
+  agent->group("")->add_option("CHANNEL", *channel);
   agent->callback([&context, channel] { context.exit_code = machine::runAgent(*channel); });
 }
 
