@@ -41,6 +41,7 @@ void addSocket(std::vector<std::string>& arguments, const char* id, int fd) {
 void saveConfig(const MachinePaths& paths, const MachineConfig& config) {
   const nlohmann::json json{{"qemu", config.qemu},
                             {"imageDirectory", config.image_directory},
+                            {"payloadDirectory", config.payload_directory},
                             {"memoryMib", config.memory_mib}};
   writeFileAtomic(paths.config(), json.dump(2) + "\n", 0600);
 }
@@ -51,6 +52,7 @@ MachineConfig loadConfig(const MachinePaths& paths) {
     MachineConfig config;
     config.qemu = json.at("qemu").get<std::string>();
     config.image_directory = json.at("imageDirectory").get<std::string>();
+    config.payload_directory = json.at("payloadDirectory").get<std::string>();
     config.memory_mib = json.at("memoryMib").get<uint64_t>();
     return config;
   } catch (const nlohmann::json::exception& error) {

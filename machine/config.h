@@ -13,6 +13,7 @@ namespace hull::machine {
 struct MachineConfig {
   std::string qemu = "qemu-system-x86_64";
   std::string image_directory;
+  std::string payload_directory;
   uint64_t memory_mib = 0;
 };
 
@@ -26,6 +27,7 @@ uint64_t defaultMemoryMib();
 inline constexpr int kQemuChannelFd = 3;
 inline constexpr int kQemuConsoleFd = 4;
 inline constexpr int kQemuLogFd = 5;
+inline constexpr int kQemuLockFd = 6;  // unused by QEMU; its lock ends with the process
 
 std::vector<std::string> qemuArguments(const MachinePaths& paths, const MachineConfig& config);
 

@@ -34,9 +34,9 @@ constexpr std::chrono::seconds kStopTime{30};
 constexpr std::chrono::milliseconds kPoll{50};
 constexpr size_t kTailLines = 12;
 constexpr size_t kMaxStatusBytes = 64 * 1024;
-constexpr const char* kStateFiles[] = {"config.json",    "data.ext4",   "payload.ext4",
-                                       "payload.key",    "console.log", "console.log.1",
-                                       "supervisor.log", "engine.sock", "control.sock"};
+constexpr const char* kStateFiles[] = {
+    "config.json",   "data.ext4",      "payload.ext4", "payload.key",  "console.log",
+    "console.log.1", "supervisor.log", "engine.sock",  "control.sock", "emulator.lock"};
 
 std::string runningProgram() {
   return fs::read_symlink("/proc/self/exe").string();
@@ -222,6 +222,20 @@ MachineConfig prepare(const MachineOptions& options, const Progress& progress) {
   return config;
 }
 
+// Compared with the folder the machine was started from, unless another one is named.
+bool isPayloadCurrent(const MachineOptions& options) {
+  if (!fileExists(options.paths.payloadKey())) return true;
+  try {
+    PayloadSource source = payloadSource(options);
+    if (options.payload_directory.empty()) {
+      source.directory = loadConfig(options.paths).payload_directory;
+    }
+    return readFile(options.paths.payloadKey()) == payloadKey(source);
+  } catch (const Error&) {
+    return false;
+  }
+}
+
 Fd lockStart(const MachinePaths& paths, const Progress& progress) {
   makeDirectories(paths.state, 0700);
   return lockFile(paths.startLock(),
@@ -259,7 +273,8 @@ void start(const MachineOptions& options, const Progress& progress) {
   if (const std::string problem = payloadProblem(source); !problem.empty()) {
     throw Error(ErrorKind::kNotFound, "start the machine: " + problem);
   }
-  const MachineConfig config = prepare(options, progress);
+  MachineConfig config = prepare(options, progress);
+  config.payload_directory = source.directory;
   if (ensurePayload(paths, source)) progress("made the disk with the programs");
   saveConfig(paths, config);
   Subprocess supervisor = startSupervisor(options);
@@ -301,9 +316,7 @@ MachineStatus status(const MachineOptions& options) {
     status.phase = MachinePhase::kStopped;
     status.disk_used_bytes = static_cast<uint64_t>(disk.st_blocks) * 512;
   }
-  if (fileExists(paths.payloadKey())) {
-    status.payload_current = readFile(paths.payloadKey()) == payloadKey(payloadSource(options));
-  }
+  status.payload_current = isPayloadCurrent(options);
   if (!isRunning(paths)) return status;
   status.phase = MachinePhase::kBooting;
   status.supervisor_pid = supervisorPid(paths);

@@ -73,16 +73,17 @@ TEST(Config, SurvivesTheWayThroughItsFile) {
   const TemporaryDirectory directory;
   const MachinePaths paths = pathsIn(directory);
   makeDirectories(paths.state);
-  saveConfig(paths, {"/usr/bin/qemu", "/images/a,b", 3000});
+  saveConfig(paths, {"/usr/bin/qemu", "/images/a,b", "/programs", 3000});
   const MachineConfig config = loadConfig(paths);
   EXPECT_EQ(config.qemu, "/usr/bin/qemu");
   EXPECT_EQ(config.image_directory, "/images/a,b");
+  EXPECT_EQ(config.payload_directory, "/programs");
   EXPECT_EQ(config.memory_mib, 3000U);
 }
 
 TEST(Config, HoldsToTheReliableRecipe) {
   const TemporaryDirectory directory;
-  const auto arguments = qemuArguments(pathsIn(directory), {"qemu", "/a,b", 2048});
+  const auto arguments = qemuArguments(pathsIn(directory), {"qemu", "/a,b", "", 2048});
   const auto after = [&](const std::string& option) {
     const auto found = std::find(arguments.begin(), arguments.end(), option);
     return found == arguments.end() ? "" : *(found + 1);

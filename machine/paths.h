@@ -22,6 +22,7 @@ struct MachinePaths {
   std::string supervisorLog() const { return state + "/supervisor.log"; }
   std::string startLock() const { return state + "/start.lock"; }            // one start at a time
   std::string supervisorLock() const { return state + "/supervisor.lock"; }  // held while it runs
+  std::string emulatorLock() const { return state + "/emulator.lock"; }      // held by QEMU itself
 };
 
 }  // namespace hull::machine

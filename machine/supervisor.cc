@@ -117,6 +117,10 @@ class Supervisor {
   }
 
   void startQemu() {
+    // An emulator whose supervisor was killed dies at once, but not in no time.
+    const Fd lock = lockFile(paths_.emulatorLock(), [] {
+      log::info("waiting for the emulator of a supervisor that died");
+    });
     FdPair channel = makeSocketPair(SOCK_STREAM), console = makeSocketPair(SOCK_STREAM),
            log = makeSocketPair(SOCK_STREAM), errors = makePipe();
     SubprocessOptions options;
@@ -127,6 +131,7 @@ class Supervisor {
     options.descriptors = {{channel.second.get(), kQemuChannelFd},
                            {console.second.get(), kQemuConsoleFd},
                            {log.second.get(), kQemuLogFd},
+                           {lock.get(), kQemuLockFd},
                            {errors.second.get(), 2}};
     options.working_directory = "/";
     qemu_.emplace(options);
