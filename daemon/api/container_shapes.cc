@@ -1,0 +1,194 @@
+#include <sys/stat.h>
+
+#include "daemon/api/shapes.h"
+#include "daemon/engine/json_fields.h"
+#include "daemon/engine/names.h"
+
+namespace hull::engine::api {
+
+namespace {
+
+constexpr int64_t kSecondNs = 1'000'000'000;
+
+Json stateJson(const ContainerState& state) {
+  return {{"Status", toString(state.status)},
+          {"Running", state.running()},
+          {"Paused", state.status == Status::kPaused},
+          {"Restarting", state.status == Status::kRestarting},
+          {"OOMKilled", state.out_of_memory},
+          {"Dead", state.status == Status::kDead},
+          {"Pid", state.pid},
+          {"ExitCode", state.exit_code},
+          {"Error", state.error},
+          {"StartedAt", timeText(state.started_ns)},
+          {"FinishedAt", timeText(state.finished_ns)}};
+}
+
+// "80/tcp": bindings when published, null when only exposed.
+Json portsJson(const ContainerSpec& spec, const ContainerState& state) {
+  Json ports = Json::object();
+  if (!state.running()) return ports;
+  for (const std::string& port : spec.exposed_ports) ports[port] = nullptr;
+  for (const PortMapping& port : state.ports) {
+    Json& list = ports[std::to_string(port.guest_port) + "/tcp"];
+    if (list.is_null()) list = Json::array();
+    list.push_back({{"HostIp", port.host_address}, {"HostPort", std::to_string(port.host_port)}});
+  }
+  return ports;
+}
+
+Json endpointJson(Engine& engine, const Container& container, const ContainerState& state) {
+  const auto& network = engine.parts().network;
+  const bool connected = state.running() && !state.address.empty();
+  const std::string name = container.spec().network ? "bridge" : "none";
+  return {{"IPAMConfig", nullptr},
+          {"Links", nullptr},
+          {"Aliases", nullptr},
+          {"MacAddress", ""},
+          {"DriverOpts", nullptr},
+          {"NetworkID", networkId(name)},
+          {"EndpointID", state.running() ? networkId(container.id()) : ""},
+          {"Gateway", connected && network ? network->gateway() : ""},
+          {"IPAddress", connected ? state.address : ""},
+          {"IPPrefixLen", connected ? 16 : 0},
+          {"IPv6Gateway", ""},
+          {"GlobalIPv6Address", ""},
+          {"GlobalIPv6PrefixLen", 0},
+          {"DNSNames", nullptr}};
+}
+
+Json networksJson(Engine& engine, const Container& container, const ContainerState& state) {
+  return {{container.spec().network ? "bridge" : "none", endpointJson(engine, container, state)}};
+}
+
+Json networkSettings(Engine& engine, const Container& container, const ContainerState& state) {
+  const Json endpoint = endpointJson(engine, container, state);
+  return {{"Bridge", ""},
+          {"SandboxID", state.running() ? networkId("sandbox " + container.id()) : ""},
+          {"SandboxKey", ""},
+          {"Ports", portsJson(container.spec(), state)},
+          {"HairpinMode", false},
+          {"LinkLocalIPv6Address", ""},
+          {"LinkLocalIPv6PrefixLen", 0},
+          {"SecondaryIPAddresses", nullptr},
+          {"SecondaryIPv6Addresses", nullptr},
+          {"EndpointID", endpoint["EndpointID"]},
+          {"Gateway", endpoint["Gateway"]},
+          {"GlobalIPv6Address", ""},
+          {"GlobalIPv6PrefixLen", 0},
+          {"IPAddress", endpoint["IPAddress"]},
+          {"IPPrefixLen", endpoint["IPPrefixLen"]},
+          {"IPv6Gateway", ""},
+          {"MacAddress", ""},
+          {"Networks", networksJson(engine, container, state)}};
+}
+
+std::string statusText(const ContainerState& state) {
+  const int64_t now = nowNs();
+  const std::string code = std::to_string(state.exit_code);
+  const auto since = [&](int64_t ns) { return humanDuration((now - ns) / kSecondNs); };
+  switch (state.status) {
+    case Status::kCreated:
+      return "Created";
+    case Status::kRunning:
+      return "Up " + since(state.started_ns);
+    case Status::kPaused:
+      return "Up " + since(state.started_ns) + " (Paused)";
+    case Status::kRestarting:
+      return "Restarting (" + code + ") " + since(state.finished_ns) + " ago";
+    case Status::kExited:
+      return "Exited (" + code + ") " + since(state.finished_ns) + " ago";
+    case Status::kRemoving:
+      return "Removal In Progress";
+    case Status::kDead:
+      return "Dead";
+  }
+  return {};
+}
+
+std::string commandText(const std::vector<std::string>& arguments) {
+  std::string text;
+  for (const std::string& argument : arguments) {
+    if (!text.empty()) text += ' ';
+    const bool quote = !text.empty() && argument.find(' ') != std::string::npos;
+    text += quote ? "'" + argument + "'" : argument;
+  }
+  return text;
+}
+
+}  // namespace
+
+uint64_t writableBytes(const Container& container) {
+  struct stat status {};
+  const std::string path = container.vmFolder() + "/writable.ext4";
+  if (stat(path.c_str(), &status) != 0) return 0;
+  return static_cast<uint64_t>(status.st_blocks) * 512;  // sparse: what it takes on the host
+}
+
+Json containerJson(Engine& engine, const Container& container) {
+  const ContainerRecord record = container.record();
+  const ContainerState state = container.state();
+  const ContainerSpec& spec = container.spec();
+  Json config = Json::parse(record.documents.config);
+  config["Hostname"] = container.hostname();
+  const std::vector<std::string> execs = engine.execs().idsOf(record.id);
+  const std::vector<std::string> args(spec.arguments.begin() + 1, spec.arguments.end());
+  return {{"Id", record.id},
+          {"Created", timeText(record.created_ns)},
+          {"Path", spec.arguments.front()},
+          {"Args", args},
+          {"State", stateJson(state)},
+          {"Image", record.image_id},
+          {"ResolvConfPath", ""},
+          {"HostnamePath", ""},
+          {"HostsPath", ""},
+          {"LogPath", container.logPath()},
+          {"Name", "/" + record.name},
+          {"RestartCount", state.restarts},
+          {"Driver", "hull"},
+          {"Platform", "linux"},
+          {"MountLabel", ""},
+          {"ProcessLabel", ""},
+          {"AppArmorProfile", ""},
+          {"ExecIDs", execs.empty() ? Json() : Json(execs)},
+          {"HostConfig", Json::parse(record.documents.host_config)},
+          {"GraphDriver", {{"Data", nullptr}, {"Name", "hull"}}},
+          {"Mounts", Json::array()},
+          {"Config", config},
+          {"NetworkSettings", networkSettings(engine, container, state)}};
+}
+
+Json containerSummary(Engine& engine, const Container& container, bool with_size) {
+  const ContainerRecord record = container.record();
+  const ContainerState state = container.state();
+  const ContainerSpec& spec = container.spec();
+  Json ports = Json::array();
+  for (const PortMapping& port : state.ports) {
+    ports.push_back({{"IP", port.host_address},
+                     {"PrivatePort", port.guest_port},
+                     {"PublicPort", port.host_port},
+                     {"Type", "tcp"}});
+  }
+  const Json host = Json::parse(record.documents.host_config);
+  Json summary{{"Id", record.id},
+               {"Names", {"/" + record.name}},
+               {"Image", record.image},
+               {"ImageID", record.image_id},
+               {"Command", commandText(spec.arguments)},
+               {"Created", record.created_ns / kSecondNs},
+               {"Ports", ports},
+               {"Labels", spec.labels},
+               {"State", toString(state.status)},
+               {"Status", statusText(state)},
+               {"HostConfig", {{"NetworkMode", host["NetworkMode"]}}},
+               {"NetworkSettings", {{"Networks", networksJson(engine, container, state)}}},
+               {"Mounts", Json::array()}};
+  if (with_size) {
+    const auto image = engine.images().find(record.image_id);
+    summary["SizeRw"] = writableBytes(container);
+    summary["SizeRootFs"] = writableBytes(container) + (image ? image->size_bytes : 0);
+  }
+  return summary;
+}
+
+}  // namespace hull::engine::api

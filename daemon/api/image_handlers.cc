@@ -1,0 +1,148 @@
+// Images: list, inspect, history, tag, remove, prune, search.
+#include <algorithm>
+
+#include "daemon/api/filters.h"
+#include "daemon/api/handlers.h"
+#include "daemon/api/shapes.h"
+#include "daemon/api/time_query.h"
+
+namespace hull::engine::api {
+
+namespace {
+
+void publish(Engine& engine, const char* action, const std::string& id, const std::string& name) {
+  engine.events().publish({"image", action, id, {{"name", name}}, 0});
+}
+
+// "debian", "debian:12", "registry/*": the name alone means any tag.
+bool referenceFits(const std::string& wanted, const image::Image& image) {
+  const auto glob = [](std::string_view pattern, std::string_view text) {
+    // Iterative: '*' stands for anything but '/'.
+    size_t p = 0, t = 0, star = std::string_view::npos, mark = 0;
+    while (t < text.size()) {
+      if (p < pattern.size() && pattern[p] == '*') {
+        star = p++;
+        mark = t;
+      } else if (p < pattern.size() && (pattern[p] == text[t] || pattern[p] == '?')) {
+        ++p;
+        ++t;
+      } else if (star != std::string_view::npos && text[mark] != '/') {
+        p = star + 1;
+        t = ++mark;
+      } else {
+        return false;
+      }
+    }
+    while (p < pattern.size() && pattern[p] == '*') ++p;
+    return p == pattern.size();
+  };
+  return std::any_of(image.tags.begin(), image.tags.end(), [&](const image::Reference& name) {
+    return glob(wanted, name.familiar()) || glob(wanted, name.familiarName()) ||
+           glob(wanted, name.text()) || glob(wanted, name.name());
+  });
+}
+
+bool imageFits(Engine& engine, const Filters& filters, const image::Image& image) {
+  const auto& references = filters.get("reference");
+  const bool reference_fits =
+      references.empty() || std::any_of(references.begin(), references.end(),
+                                        [&](const auto& r) { return referenceFits(r, image); });
+  const bool dangling_fits =
+      !filters.has("dangling") || filters.flag("dangling", false) == image.tags.empty();
+  const int64_t created = parseTime(image.config.created);
+  const auto other = [&](const char* key) {
+    return parseTime(engine.images().get(filters.get(key).front()).config.created);
+  };
+  if (filters.has("before") && created >= other("before")) return false;
+  if (filters.has("since") && created <= other("since")) return false;
+  if (filters.has("until")) {
+    const auto until = timeQuery(filters.get("until").front());
+    if (until && created > *until) return false;
+  }
+  return reference_fits && dangling_fits && filters.labelsFit(image.config.config.labels);
+}
+
+void list(Exchange& exchange, Engine& engine) {
+  const Query& query = exchange.request().query;
+  const Filters filters(query.get("filters"),
+                        {"before", "dangling", "label", "label!", "reference", "since", "until"});
+  Json images = Json::array();
+  for (const auto& image : engine.images().list()) {
+    if (!imageFits(engine, filters, image)) continue;
+    if (query.has("filter") && !referenceFits(query.get("filter"), image)) continue;
+    images.push_back(imageSummary(image, -1));
+  }
+  exchange.json(200, dump(images));
+}
+
+void remove(Exchange& exchange, Engine& engine) {
+  const std::string name = exchange.parameter(0);
+  const auto removed = engine.images().remove(
+      name, exchange.request().query.flag("force"),
+      [&](const image::Digest& id) { return engine.containers().usesImage(id); });
+  Json items = Json::array();
+  for (const auto& item : removed) {
+    const bool deleted = item.outcome == image::RemoveOutcome::kDeleted;
+    items.push_back({{deleted ? "Deleted" : "Untagged", item.name}});
+    publish(engine, deleted ? "delete" : "untag", item.name, item.name);
+  }
+  engine.images().collectGarbage();
+  exchange.json(200, dump(items));
+}
+
+void tag(Exchange& exchange, Engine& engine) {
+  const Query& query = exchange.request().query;
+  const auto image = engine.images().get(exchange.parameter(0));
+  const std::string tag = query.get("tag");
+  const auto name = image::Reference::parse(query.get("repo") + (tag.empty() ? "" : ":" + tag));
+  engine.images().tag(image.id, name);
+  publish(engine, "tag", image.id.text(), name.familiar());
+  exchange.empty(201);
+}
+
+void prune(Exchange& exchange, Engine& engine) {
+  const Filters filters(exchange.request().query.get("filters"),
+                        {"dangling", "label", "label!", "until"});
+  const bool only_dangling = filters.flag("dangling", true);
+  Json deleted = Json::array();
+  for (const auto& image : engine.images().list()) {
+    if (only_dangling && !image.tags.empty()) continue;
+    if (!filters.labelsFit(image.config.config.labels)) continue;
+    if (filters.has("until")) {
+      const auto until = timeQuery(filters.get("until").front());
+      if (until && parseTime(image.config.created) > *until) continue;
+    }
+    if (engine.containers().usesImage(image.id)) continue;
+    try {
+      for (const auto& item : engine.images().remove(image.id.text(), true, [&](const auto& id) {
+             return engine.containers().usesImage(id);
+           })) {
+        const bool gone = item.outcome == image::RemoveOutcome::kDeleted;
+        deleted.push_back({{gone ? "Deleted" : "Untagged", item.name}});
+      }
+    } catch (const Error&) {
+      continue;  // in use or gone meanwhile
+    }
+  }
+  const auto collected = engine.images().collectGarbage();
+  exchange.json(200, dump({{"ImagesDeleted", deleted.empty() ? Json() : deleted},
+                           {"SpaceReclaimed", collected.bytes}}));
+}
+
+}  // namespace
+
+void addImageRoutes(Router& router, Engine& engine) {
+  router.add("GET", "/images/json", [&](Exchange& e) { list(e, engine); });
+  router.add("GET", "/images/search", [](Exchange& e) { e.json(200, "[]\n"); });
+  router.add("POST", "/images/prune", [&](Exchange& e) { prune(e, engine); });
+  router.add("GET", "/images/{name*}/json", [&](Exchange& e) {
+    e.json(200, dump(imageJson(engine.images().get(e.parameter(0)))));
+  });
+  router.add("GET", "/images/{name*}/history", [&](Exchange& e) {
+    e.json(200, dump(imageHistory(engine.images().get(e.parameter(0)))));
+  });
+  router.add("POST", "/images/{name*}/tag", [&](Exchange& e) { tag(e, engine); });
+  router.add("DELETE", "/images/{name*}", [&](Exchange& e) { remove(e, engine); });
+}
+
+}  // namespace hull::engine::api

@@ -1,0 +1,152 @@
+// Times, networks, events, execs.
+#include "daemon/api/shapes.h"
+
+#include <cstdio>
+#include <ctime>
+
+#include "base/hash.h"
+#include "daemon/engine/json_fields.h"
+#include "daemon/vm/output_log.h"
+
+namespace hull::engine::api {
+
+namespace {
+constexpr int64_t kSecondNs = 1'000'000'000;
+}
+
+std::string dump(const Json& value) {
+  return fields::dump(value) + "\n";
+}
+
+std::string timeText(int64_t ns) {
+  return ns == 0 ? "0001-01-01T00:00:00Z" : formatLogTime(ns, false);
+}
+
+int64_t parseTime(const std::string& text) {
+  std::tm parts{};
+  int read = 0;
+  if (std::sscanf(text.c_str(), "%4d-%2d-%2dT%2d:%2d:%2d%n", &parts.tm_year, &parts.tm_mon,
+                  &parts.tm_mday, &parts.tm_hour, &parts.tm_min, &parts.tm_sec, &read) != 6 ||
+      parts.tm_year < 1970 || parts.tm_year > 9999) {
+    return 0;
+  }
+  parts.tm_year -= 1900;
+  parts.tm_mon -= 1;
+  int64_t ns = int64_t{timegm(&parts)} * kSecondNs;
+  const char* rest = text.c_str() + read;
+  if (*rest == '.') {
+    int64_t unit = kSecondNs / 10;
+    for (++rest; *rest >= '0' && *rest <= '9'; ++rest, unit /= 10) ns += (*rest - '0') * unit;
+  }
+  int hours = 0, minutes = 0;
+  char sign = 0;
+  if (std::sscanf(rest, "%c%2d:%2d", &sign, &hours, &minutes) == 3 &&
+      (sign == '+' || sign == '-')) {
+    const int64_t offset = (int64_t{hours} * 60 + minutes) * 60 * kSecondNs;
+    ns += sign == '+' ? -offset : offset;
+  }
+  return ns;
+}
+
+std::string humanDuration(int64_t seconds) {
+  const auto count = [](int64_t number, const char* unit) {
+    return std::to_string(number) + " " + unit;
+  };
+  if (seconds < 1) return "Less than a second";
+  if (seconds == 1) return "1 second";
+  if (seconds < 60) return count(seconds, "seconds");
+  const int64_t minutes = seconds / 60;
+  if (minutes == 1) return "About a minute";
+  if (minutes < 60) return count(minutes, "minutes");
+  const int64_t hours = (seconds + 1800) / 3600;
+  if (hours == 1) return "About an hour";
+  if (hours < 48) return count(hours, "hours");
+  if (hours < 24 * 7 * 2) return count(hours / 24, "days");
+  if (hours < 24 * 30 * 2) return count(hours / 24 / 7, "weeks");
+  if (hours < 24 * 365 * 2) return count(hours / 24 / 30, "months");
+  return count(hours / 24 / 365, "years");
+}
+
+Json execJson(const Exec& exec) {
+  const Exec::State state = exec.state();
+  const ExecSpec& spec = exec.spec();
+  const std::vector<std::string> rest(spec.arguments.begin() + 1, spec.arguments.end());
+  return {{"ID", exec.id()},
+          {"Running", state.running},
+          {"ExitCode", state.exit_code ? Json(*state.exit_code) : Json()},
+          {"ProcessConfig",
+           {{"tty", spec.tty},
+            {"entrypoint", spec.arguments.front()},
+            {"arguments", rest},
+            {"privileged", spec.privileged},
+            {"user", spec.user}}},
+          {"OpenStdin", spec.attach_stdin},
+          {"OpenStderr", spec.attach_stderr},
+          {"OpenStdout", spec.attach_stdout},
+          {"CanRemove", false},
+          {"ContainerID", exec.container()->id()},
+          {"DetachKeys", spec.detach_keys},
+          {"Pid", state.pid}};
+}
+
+std::string networkId(const std::string& name) {
+  return sha256Hex("hull network " + name);
+}
+
+Json networkJson(Engine& engine, const std::string& name, bool with_containers) {
+  Json ipam{{"Driver", "default"}, {"Options", nullptr}, {"Config", Json::array()}};
+  Json options = Json::object();
+  Json containers = Json::object();
+  const auto& network = engine.parts().network;
+  if (name == "bridge" && network) {
+    ipam["Config"].push_back({{"Subnet", network->subnet()}, {"Gateway", network->gateway()}});
+    options["com.docker.network.bridge.default_bridge"] = "true";
+    options["com.docker.network.bridge.name"] = "hull0";
+  }
+  if (with_containers) {
+    for (const auto& container : engine.containers().list()) {
+      const ContainerState state = container->state();
+      if (!state.running() || container->spec().network != (name == "bridge")) continue;
+      containers[container->id()] = {
+          {"Name", container->name()},
+          {"EndpointID", networkId(container->id())},
+          {"MacAddress", ""},
+          {"IPv4Address", state.address.empty() ? "" : state.address + "/16"},
+          {"IPv6Address", ""}};
+    }
+  }
+  return {{"Name", name},
+          {"Id", networkId(name)},
+          {"Created", "2020-01-01T00:00:00Z"},
+          {"Scope", "local"},
+          {"Driver", name == "bridge" ? "bridge" : "null"},
+          {"EnableIPv4", name == "bridge"},
+          {"EnableIPv6", false},
+          {"IPAM", ipam},
+          {"Internal", false},
+          {"Attachable", false},
+          {"Ingress", false},
+          {"ConfigFrom", {{"Network", ""}}},
+          {"ConfigOnly", false},
+          {"Containers", containers},
+          {"Options", options},
+          {"Labels", Json::object()}};
+}
+
+Json eventJson(const Event& event) {
+  Json json{{"Type", event.type},
+            {"Action", event.action},
+            {"Actor", {{"ID", event.id}, {"Attributes", event.attributes}}},
+            {"scope", "local"},
+            {"time", event.time_ns / kSecondNs},
+            {"timeNano", event.time_ns}};
+  if (event.type == "container" || event.type == "image") {  // the old form, still read by some
+    json["status"] = event.action;
+    json["id"] = event.id;
+    const auto from = event.attributes.find("image");
+    if (from != event.attributes.end()) json["from"] = from->second;
+  }
+  return json;
+}
+
+}  // namespace hull::engine::api

@@ -1,0 +1,33 @@
+// The JSON shapes of Docker's API made of the engine's values. Pure functions; for .cc files (they
+// include nlohmann).
+#pragma once
+
+#include <nlohmann/json.hpp>
+#include <string>
+
+#include "daemon/engine/engine.h"
+
+namespace hull::engine::api {
+
+using Json = nlohmann::json;
+
+std::string dump(const Json& value);
+std::string timeText(int64_t ns);            // RFC 3339; 0 is Go's zero time
+int64_t parseTime(const std::string& text);  // RFC 3339 → ns; 0 when it is none
+std::string humanDuration(int64_t seconds);  // "About a minute", as `docker ps` shows
+
+Json containerJson(Engine& engine, const Container& container);
+Json containerSummary(Engine& engine, const Container& container, bool with_size);
+uint64_t writableBytes(const Container& container);
+Json execJson(const Exec& exec);
+
+Json imageJson(const image::Image& image);
+Json imageSummary(const image::Image& image, int64_t containers);
+Json imageHistory(const image::Image& image);
+Json runtimeConfigJson(const image::RuntimeConfig& config);
+
+Json networkJson(Engine& engine, const std::string& name, bool with_containers);  // bridge, none
+std::string networkId(const std::string& name);
+Json eventJson(const Event& event);
+
+}  // namespace hull::engine::api

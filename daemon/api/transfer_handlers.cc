@@ -1,0 +1,194 @@
+// Images on their way: pull, push, import, load, save, distribution.
+#include "daemon/api/handlers.h"
+#include "daemon/api/json_stream.h"
+#include "daemon/api/shapes.h"
+#include "daemon/engine/image_change.h"
+
+namespace hull::engine::api {
+
+namespace {
+
+image::Reference referenceOf(const std::string& name, const std::string& tag) {
+  if (tag.empty()) return image::Reference::parse(name);
+  // A digest comes in `tag` too.
+  return image::Reference::parse(name + (tag.find(':') != std::string::npos ? "@" : ":") + tag);
+}
+
+registry::Credentials credentialsOf(Exchange& exchange, Engine& engine) {
+  return engine.parts().parse_auth(exchange.request().header("x-registry-auth"));
+}
+
+void publish(Engine& engine, const char* action, const std::string& id, const std::string& name) {
+  engine.events().publish({"image", action, id, {{"name", name}}, 0});
+}
+
+void pull(Exchange& exchange, Engine& engine) {
+  const Query& query = exchange.request().query;
+  const auto name = referenceOf(query.get("fromImage"), query.get("tag"));
+  const std::string platform_text = query.get("platform");
+  const auto platform =
+      platform_text.empty() ? image::Platform{} : image::Platform::parse(platform_text);
+  const auto credentials = credentialsOf(exchange, engine);
+  JsonStream stream(exchange);
+  registry::ClientOptions options = engine.options().registry;
+  options.cancelled = stream.cancelFunction();
+  stream.run([&] {
+    bool announced = false;
+    std::mutex mutex;
+    const auto announce = [&] {
+      const std::lock_guard lock(mutex);
+      if (announced) return;
+      announced = true;
+      stream.status("Pulling from " + name.repository,
+                    name.tag.empty() ? name.digest.text() : name.tag);
+    };
+    const auto result = engine.parts().pull(engine.images(), name, platform, credentials, options,
+                                            [&](const image::LayerProgress& progress) {
+                                              announce();
+                                              stream.progress(progress);
+                                            });
+    announce();
+    stream.status("Digest: " + result.image.manifest.text());
+    stream.status((result.up_to_date ? "Status: Image is up to date for "
+                                     : "Status: Downloaded newer image for ") +
+                  name.familiar());
+    publish(engine, "pull", name.familiar(), name.familiarName());
+  });
+}
+
+// Dockerfile instructions of `changes=`: what import and commit take.
+image::RuntimeConfig changedConfig(Exchange& exchange, image::RuntimeConfig config) {
+  for (const std::string& change : exchange.request().query.all("changes")) {
+    applyChange(change, config);
+  }
+  return config;
+}
+
+void importImage(Exchange& exchange, Engine& engine) {
+  const Query& query = exchange.request().query;
+  if (query.get("fromSrc") != "-") {
+    throw Error(ErrorKind::kNotSupported,
+                "import from an address is not supported: download the file and import it");
+  }
+  std::vector<image::Reference> names;
+  if (!query.get("repo").empty()) names.push_back(referenceOf(query.get("repo"), query.get("tag")));
+  const image::RuntimeConfig config = changedConfig(exchange, {});
+  const std::string message = query.get("message", "Imported from -");
+  JsonStream stream(exchange);
+  stream.run([&] {
+    const auto image =
+        engine.parts().import_rootfs(engine.images(), exchange.body(), config, names, message);
+    publish(engine, "import", image.id.text(), names.empty() ? "" : names[0].familiar());
+    stream.status(image.id.text());
+  });
+}
+
+void createImage(Exchange& exchange, Engine& engine) {
+  const Query& query = exchange.request().query;
+  if (query.has("fromSrc") && !query.get("fromSrc").empty()) return importImage(exchange, engine);
+  if (query.get("fromImage").empty()) {
+    throw Error(ErrorKind::kInvalidArgument, "one of fromImage and fromSrc must be given");
+  }
+  pull(exchange, engine);
+}
+
+void push(Exchange& exchange, Engine& engine) {
+  const Query& query = exchange.request().query;
+  const auto name = referenceOf(exchange.parameter(0), query.get("tag"));
+  const auto credentials = credentialsOf(exchange, engine);
+  if (!engine.images().find(name.text())) {
+    throw Error(ErrorKind::kNotFound,
+                "An image does not exist locally with the tag: " + name.familiarName());
+  }
+  JsonStream stream(exchange);
+  registry::ClientOptions options = engine.options().registry;
+  options.cancelled = stream.cancelFunction();
+  stream.run([&] {
+    stream.status("The push refers to repository [" + name.name() + "]");
+    const auto result =
+        engine.parts().push(engine.images(), name, credentials, options,
+                            [&](const image::LayerProgress& p) { stream.progress(p); });
+    stream.status(name.tag + ": digest: " + result.manifest.text() +
+                  " size: " + std::to_string(result.manifest_bytes));
+    stream.line({{"progressDetail", Json::object()},
+                 {"aux",
+                  {{"Tag", name.tag},
+                   {"Digest", result.manifest.text()},
+                   {"Size", result.manifest_bytes}}}});
+    publish(engine, "push", name.familiar(), name.familiarName());
+  });
+}
+
+void load(Exchange& exchange, Engine& engine) {
+  const bool quiet = exchange.request().query.flag("quiet");
+  JsonStream stream(exchange);
+  stream.run([&] {
+    const auto images =
+        engine.parts().load(engine.images(), exchange.body(), [&](const image::LayerProgress& p) {
+          if (!quiet) stream.progress(p);
+        });
+    for (const auto& image : images) {
+      publish(engine, "load", image.id.text(), image.id.text());
+      if (image.tags.empty()) {
+        stream.line({{"stream", "Loaded image ID: " + image.id.text() + "\n"}});
+      }
+      for (const auto& name : image.tags) {
+        stream.line({{"stream", "Loaded image: " + name.familiar() + "\n"}});
+      }
+    }
+  });
+}
+
+// The answer begins with the first bytes of the archive: a missing image is a plain 404.
+class LateSink final : public Sink {
+ public:
+  explicit LateSink(Exchange& exchange) : exchange_(exchange) {}
+  using Sink::write;
+  void write(std::span<const std::byte> bytes) override {
+    if (!out_) out_ = &exchange_.stream(200, "application/x-tar", {});
+    out_->write(bytes);
+  }
+
+ private:
+  Exchange& exchange_;
+  Sink* out_ = nullptr;
+};
+
+void save(Exchange& exchange, Engine& engine, const std::vector<std::string>& names) {
+  if (names.empty()) {
+    throw Error(ErrorKind::kInvalidArgument, "no image named: field names is empty");
+  }
+  for (const auto& name : names) publish(engine, "save", engine.images().get(name).id.text(), name);
+  LateSink out(exchange);
+  engine.parts().save(engine.images(), names, out);
+}
+
+void distribution(Exchange& exchange, Engine& engine) {
+  const auto name = image::Reference::parse(exchange.parameter(0));
+  const auto found =
+      engine.parts().resolve(name, credentialsOf(exchange, engine), engine.options().registry);
+  Json platforms = Json::array();
+  if (found.platform) {
+    platforms.push_back(
+        {{"os", found.platform->os}, {"architecture", found.platform->architecture}});
+  }
+  exchange.json(200, dump({{"Descriptor",
+                            {{"mediaType", found.media_type},
+                             {"digest", found.digest.text()},
+                             {"size", found.size}}},
+                           {"Platforms", platforms}}));
+}
+
+}  // namespace
+
+void addTransferRoutes(Router& router, Engine& engine) {
+  router.add("POST", "/images/create", [&](Exchange& e) { createImage(e, engine); });
+  router.add("POST", "/images/load", [&](Exchange& e) { load(e, engine); });
+  router.add("GET", "/images/get",
+             [&](Exchange& e) { save(e, engine, e.request().query.all("names")); });
+  router.add("GET", "/images/{name*}/get", [&](Exchange& e) { save(e, engine, {e.parameter(0)}); });
+  router.add("POST", "/images/{name*}/push", [&](Exchange& e) { push(e, engine); });
+  router.add("GET", "/distribution/{name*}/json", [&](Exchange& e) { distribution(e, engine); });
+}
+
+}  // namespace hull::engine::api

@@ -1,0 +1,234 @@
+#include "daemon/engine/container.h"
+
+#include "base/error.h"
+#include "daemon/engine/names.h"
+
+namespace hull::engine {
+
+// --- Run ---
+
+void Run::take(std::unique_ptr<Vm> vm, ExecExit exec_exited) {
+  std::shared_ptr<Vm> taken = std::move(vm);
+  {
+    const std::lock_guard lock(mutex_);
+    vm_ = taken;
+  }
+  // Weak: the VM may outlive the run in the hands of an API connection.
+  taken->onProcessExit([weak = weak_from_this(), exec_exited = std::move(exec_exited)](
+                           const std::string&, const guest::ProcessExited& exit) {
+    if (exit.process == guest::kMainProcess) {
+      if (const auto run = weak.lock()) run->noteExit(exit);
+    } else {
+      exec_exited(exit);
+    }
+  });
+  taken->onExit([weak = weak_from_this()](const VmExit& exit) {
+    if (const auto run = weak.lock()) run->noteVmExit(exit);
+  });
+}
+
+std::shared_ptr<Vm> Run::vm() const {
+  const std::lock_guard lock(mutex_);
+  if (!vm_) throw Error(ErrorKind::kConflict, "container " + container_ + " is not running");
+  return vm_;
+}
+
+std::shared_ptr<Vm> Run::release() {
+  const std::lock_guard lock(mutex_);
+  return std::exchange(vm_, nullptr);
+}
+
+void Run::noteExit(const guest::ProcessExited& exit) {
+  const std::lock_guard lock(mutex_);
+  if (!end_.process) end_.process = exit;
+  changed_.notify_all();
+}
+
+void Run::noteVmExit(const VmExit& exit) {
+  const std::lock_guard lock(mutex_);
+  if (!end_.vm) end_.vm = exit;
+  changed_.notify_all();
+}
+
+Run::End Run::waitEnd() {
+  std::unique_lock lock(mutex_);
+  changed_.wait(lock, [this] { return end_.process || end_.vm || end_.abandoned; });
+  return end_;
+}
+
+bool Run::ended() const {
+  const std::lock_guard lock(mutex_);
+  return end_.process || end_.vm;
+}
+
+void Run::abandon() {
+  const std::lock_guard lock(mutex_);
+  end_.abandoned = true;
+  changed_.notify_all();
+}
+
+// --- ExitWait ---
+
+std::optional<ExitResult> ExitWait::get() {
+  std::unique_lock lock(mutex_);
+  changed_.wait(lock, [this] { return result_ || cancelled_; });
+  return result_;
+}
+
+std::optional<ExitResult> ExitWait::getFor(std::chrono::milliseconds time) {
+  std::unique_lock lock(mutex_);
+  changed_.wait_for(lock, time, [this] { return result_ || cancelled_; });
+  return result_;
+}
+
+void ExitWait::cancel() {
+  const std::lock_guard lock(mutex_);
+  cancelled_ = true;
+  changed_.notify_all();
+}
+
+void ExitWait::resolve(const ExitResult& result) {
+  const std::lock_guard lock(mutex_);
+  if (!result_) result_ = result;
+  changed_.notify_all();
+}
+
+// --- Container ---
+
+Container::Container(ContainerRecord record, ContainerState state, std::string folder)
+    : id_(record.id),
+      folder_(std::move(folder)),
+      spec_(specOf(record.documents)),
+      record_(std::move(record)),
+      state_(std::move(state)) {}
+
+std::string Container::name() const {
+  const std::lock_guard lock(mutex_);
+  return record_.name;
+}
+
+ContainerRecord Container::record() const {
+  const std::lock_guard lock(mutex_);
+  return record_;
+}
+
+ContainerState Container::state() const {
+  const std::lock_guard lock(mutex_);
+  return state_;
+}
+
+std::string Container::hostname() const {
+  return spec_.hostname.empty() ? shortId(id_) : spec_.hostname;
+}
+
+std::shared_ptr<ProcessOutput> Container::output() {
+  const std::lock_guard lock(mutex_);
+  if (removed_) throw Error(ErrorKind::kNotFound, "No such container: " + id_);
+  if (!output_) {
+    output_ = std::make_shared<ProcessOutput>(
+        ProcessOutput::Options{logPath(), spec_.tty, state_.running()});
+  }
+  return output_;
+}
+
+std::shared_ptr<ProcessOutput> Container::liveOutput() const {
+  const std::lock_guard lock(mutex_);
+  return run_ ? output_ : nullptr;
+}
+
+std::shared_ptr<Run> Container::run() const {
+  const std::lock_guard lock(mutex_);
+  return run_;
+}
+
+std::shared_ptr<Run> Container::awaitRun(const std::function<bool()>& cancelled) {
+  std::unique_lock lock(mutex_);
+  changed_.wait(lock, [&] { return run_ || removed_ || cancelled(); });
+  return cancelled() ? nullptr : run_;
+}
+
+void Container::wake() {
+  const std::lock_guard lock(mutex_);
+  changed_.notify_all();
+}
+
+std::shared_ptr<ExitWait> Container::wait(WaitCondition condition) {
+  auto wait = std::make_shared<ExitWait>();
+  const std::lock_guard lock(mutex_);
+  const bool over = condition == WaitCondition::kRemoved
+                        ? removed_
+                        : condition == WaitCondition::kNotRunning && !state_.running() &&
+                              state_.status != Status::kRestarting;
+  if (over || removed_) {
+    wait->resolve({state_.exit_code, state_.error});
+  } else {
+    waits_.emplace_back(condition, wait);
+  }
+  return wait;
+}
+
+void Container::setName(const std::string& name) {
+  const std::lock_guard lock(mutex_);
+  record_.name = name;
+}
+
+ContainerState Container::change(const std::function<void(ContainerState&)>& edit) {
+  const std::lock_guard lock(mutex_);
+  edit(state_);
+  return state_;
+}
+
+void Container::beginRun(std::shared_ptr<Run> run) {
+  const std::lock_guard lock(mutex_);
+  run_ = std::move(run);
+  changed_.notify_all();
+}
+
+void Container::endRun(const ExitResult& result) {
+  const std::lock_guard lock(mutex_);
+  run_ = nullptr;
+  output_ = nullptr;
+  for (auto it = waits_.begin(); it != waits_.end();) {
+    if (it->first == WaitCondition::kRemoved) {
+      ++it;
+      continue;
+    }
+    it->second->resolve(result);
+    it = waits_.erase(it);
+  }
+  changed_.notify_all();
+}
+
+void Container::dropOutput() {
+  std::shared_ptr<ProcessOutput> dropped;
+  {
+    const std::lock_guard lock(mutex_);
+    dropped = std::exchange(output_, nullptr);
+  }
+  if (dropped) dropped->stop();
+}
+
+void Container::holdRemoval(const std::weak_ptr<void>& hold) {
+  const std::lock_guard lock(mutex_);
+  removal_hold_ = hold;
+}
+
+bool Container::removalHeld() const {
+  const std::lock_guard lock(mutex_);
+  return !removal_hold_.expired();
+}
+
+void Container::markRemoved() {
+  const std::lock_guard lock(mutex_);
+  removed_ = true;
+  for (const auto& [condition, wait] : waits_) wait->resolve({state_.exit_code, state_.error});
+  waits_.clear();
+  changed_.notify_all();
+}
+
+bool Container::removed() const {
+  const std::lock_guard lock(mutex_);
+  return removed_;
+}
+
+}  // namespace hull::engine

@@ -1,0 +1,299 @@
+// Containers: a run from boot to end.
+#include <algorithm>
+
+#include "base/error.h"
+#include "base/file.h"
+#include "base/log.h"
+#include "daemon/engine/containers.h"
+#include "daemon/engine/execs.h"
+
+namespace hull::engine {
+
+namespace {
+
+constexpr std::chrono::seconds kPowerOffTime{10};
+constexpr std::chrono::seconds kOutputDrainTime{10};
+constexpr std::chrono::milliseconds kFirstRestartDelay{100};
+constexpr std::chrono::milliseconds kLastRestartDelay{60'000};
+constexpr int64_t kStableRunNs = 10'000'000'000;  // a longer run starts the delays anew
+constexpr int kKilledExitCode = 137;
+
+std::vector<image::Digest> diffIds(const ContainerRecord& record) {
+  std::vector<image::Digest> ids;
+  for (const std::string& text : record.diff_ids) ids.push_back(image::Digest::parse(text));
+  return ids;
+}
+
+}  // namespace
+
+// Boots a VM on the container's disks and makes its container; the network only `with_network`.
+// On failure nothing is left behind. `state` gets address and ports.
+std::unique_ptr<Vm> Containers::boot(Container& container, bool with_network,
+                                     ContainerState& state) {
+  const ContainerSpec& spec = container.spec();
+  VmSpec vm_spec;
+  vm_spec.directory = container.vmFolder();
+  makeDirectories(vm_spec.directory, 0711);
+  vm_spec.memory_mib = vmMemoryMib(spec.memory_bytes, options_.default_memory_bytes);
+  vm_spec.vcpus = spec.vcpus == 0 ? options_.default_vcpus : spec.vcpus;
+  vm_spec.root = parts_.images->rootDisk(diffIds(container.record()));
+  vm_spec.writable_bytes = options_.writable_disk_bytes;
+  Attachment attachment;
+  if (with_network) {
+    if (!parts_.network) {
+      throw Error(ErrorKind::kUnavailable, "connect container " + container.id() +
+                                               " to the default network: " + parts_.network_error +
+                                               " (or run it with --network none)");
+    }
+    attachment = parts_.network->attach(container.id());
+    vm_spec.network = VmNetwork{std::move(attachment.tap), attachment.mac, attachment.mtu};
+  }
+  try {
+    auto vm = parts_.start_vm(std::move(vm_spec));
+    if (with_network) {
+      vm->request("", guest::ConfigureNetwork{attachment.address, attachment.prefix_length,
+                                              attachment.gateway, attachment.mtu});
+      std::vector<PortMapping> ports;
+      for (const PortBinding& port : spec.ports) {
+        ports.push_back({port.host_address, port.host_port, port.guest_port});
+      }
+      if (!ports.empty()) state.ports = parts_.network->publish(container.id(), ports);
+      state.address = attachment.address;
+    }
+    vm->request(container.id(), createMessage(spec, container.hostname(), attachment.address,
+                                              attachment.gateway, true));
+    return vm;
+  } catch (...) {
+    if (with_network) detachNetwork(container);
+    throw;
+  }
+}
+
+void Containers::detachNetwork(const Container& container) {
+  if (!container.spec().network || !parts_.network) return;
+  try {
+    parts_.network->unpublish(container.id());
+    parts_.network->detach(container.id());
+  } catch (const Error& error) {
+    log::warning("disconnect container " + container.id() + ": " + error.what());
+  }
+}
+
+bool Containers::start(const std::shared_ptr<Container>& container) {
+  const auto operation = container->operation();
+  const ContainerState state = container->state();
+  if (state.status == Status::kRunning) return false;
+  if (container->removed()) {
+    throw Error(ErrorKind::kNotFound, "No such container: " + container->id());
+  }
+  checkStep(Step::kStart, state.status, container->id());
+  launch(container);
+  return true;
+}
+
+void Containers::launch(const std::shared_ptr<Container>& container) {
+  const ContainerSpec& spec = container->spec();
+  const auto run = std::make_shared<Run>(container->id());
+  ContainerState started;
+  const auto undo = [&] {
+    if (const auto vm = run->release()) vm->stop(std::chrono::milliseconds(0));
+    detachNetwork(*container);
+  };
+  try {
+    run->take(boot(*container, spec.network, started),
+              [this](const guest::ProcessExited& exit) { execs_->noteExit(exit); });
+    started.pid = run->vm()->vmmPid();
+    container->output();  // made now, so that its failure is a failure to start
+  } catch (const Error& error) {
+    undo();
+    failStart(container, error, 128);
+  }
+  try {
+    run->vm()->requestFor<guest::ProcessStarted>(container->id(),
+                                                 mainProcess(spec, container->hostname()));
+    beginOutput(*container, run);
+  } catch (const Error& error) {
+    undo();
+    const StartFailure failure = startFailure(error, spec.arguments.at(0));
+    failStart(container,
+              Error(ErrorKind::kInvalidArgument,
+                    "failed to create task for container: " + failure.message),
+              failure.exit_code);
+  }
+  save(*container, [&](ContainerState& state) {
+    state.status = Status::kRunning;
+    state.exit_code = 0;
+    state.out_of_memory = false;
+    state.error.clear();
+    state.started_ns = nowNs();
+    state.finished_ns = 0;
+    state.stopped_by_user = false;
+    state.pid = started.pid;
+    state.address = started.address;
+    state.ports = started.ports;
+  });
+  container->beginRun(run);
+  publish(*container, "start");
+  tasks_.run("container " + container->id(), [this, container, run] { follow(container, run); });
+}
+
+void Containers::beginOutput(Container& container, const std::shared_ptr<Run>& run) {
+  container.output()->begin([&](OutputKind kind, uint64_t offset) {
+    guest::OpenStream open;
+    open.process = guest::kMainProcess;
+    open.kind = kind == OutputKind::kStdout ? guest::OpenStream::Kind::kStdout
+                                            : guest::OpenStream::Kind::kStderr;
+    open.offset = offset;
+    return run->openStream(open);
+  });
+}
+
+void Containers::failStart(const std::shared_ptr<Container>& container, const Error& error,
+                           int exit_code) {
+  container->dropOutput();
+  save(*container, [&](ContainerState& state) {
+    // Docker leaves a container that never ran "created".
+    state.status = state.started_ns == 0 ? Status::kCreated : Status::kExited;
+    state.exit_code = exit_code;
+    state.error = error.what();
+  });
+  container->endRun({exit_code, error.what()});
+  if (container->spec().auto_remove) removeLocked(container);
+  throw error;
+}
+
+// The task of a running container.
+void Containers::follow(const std::shared_ptr<Container>& container,
+                        const std::shared_ptr<Run>& run) {
+  const Run::End end = run->waitEnd();
+  if (end.abandoned) {
+    if (const auto output = container->liveOutput()) output->stop();
+    if (const auto vm = run->release()) vm->abandon();
+    execs_->containerEnded(container->id());
+    return;
+  }
+  finish(container, run, end);
+}
+
+void Containers::finish(const std::shared_ptr<Container>& container,
+                        const std::shared_ptr<Run>& run, const Run::End& end) {
+  bool again = false;
+  {
+    const auto operation = container->operation();
+    // No output is lost: it is in the log before the exit is recorded. A VM that is gone has closed
+    // its streams.
+    if (const auto output = container->liveOutput()) {
+      output->waitEnded(kOutputDrainTime);
+      output->stop();
+    }
+    const int exit_code = end.process ? end.process->exit_code : kKilledExitCode;
+    const std::string cause =
+        end.process ? "" : "the virtual machine ended: " + end.vm->reason + " " + end.vm->detail;
+    if (!end.process && end.vm->reason != "terminated" && end.vm->reason != "killed") {
+      log::warning("container " + container->id() + ": " + cause);
+    }
+    save(*container, [&](ContainerState& state) {
+      state.status = Status::kExited;
+      state.exit_code = exit_code;
+      state.out_of_memory = end.process && end.process->out_of_memory;
+      state.finished_ns = nowNs();
+      state.pid = 0;
+      state.address.clear();
+      state.ports.clear();
+    });
+    if (end.process && end.process->out_of_memory) publish(*container, "oom");
+    publish(*container, "die", {{"exitCode", std::to_string(exit_code)}});
+    execs_->containerEnded(container->id());
+    const bool remove = container->spec().auto_remove && !container->removalHeld();
+    again = !remove && wantsRestart(*container);
+    if (again) {
+      save(*container, [](ContainerState& state) { state.status = Status::kRestarting; });
+    }
+    container->endRun({exit_code, ""});
+    // What is removed anyway need not be synced.
+    if (const auto vm = run->release()) {
+      vm->stop(remove ? std::chrono::milliseconds(0) : kPowerOffTime);
+    }
+    detachNetwork(*container);
+    if (remove) removeLocked(container);
+  }
+  if (again) restartLater(container);
+}
+
+// --- restart policies ---
+
+bool Containers::wantsRestart(const Container& container) const {
+  const ContainerSpec& spec = container.spec();
+  const ContainerState state = container.state();
+  if (state.stopped_by_user) return false;
+  switch (spec.restart) {
+    case RestartPolicy::kNo:
+      return false;
+    case RestartPolicy::kAlways:
+    case RestartPolicy::kUnlessStopped:
+      return true;
+    case RestartPolicy::kOnFailure:
+      return state.exit_code != 0 &&
+             (spec.restart_attempts == 0 || state.restarts < spec.restart_attempts);
+  }
+  return false;
+}
+
+void Containers::wakeRestarts() {
+  const std::lock_guard lock(stopping_mutex_);
+  stopping_changed_.notify_all();
+}
+
+void Containers::restartLater(const std::shared_ptr<Container>& container) {
+  const ContainerState state = container->state();
+  const bool stable = state.finished_ns - state.started_ns > kStableRunNs;
+  const int64_t doublings = stable ? 0 : std::min<int64_t>(state.restarts, 10);
+  const auto delay = std::min(kFirstRestartDelay * (int64_t{1} << doublings), kLastRestartDelay);
+  {
+    std::unique_lock lock(stopping_mutex_);
+    stopping_changed_.wait_for(lock, delay, [&] {
+      return stopping_ || container->removed() || container->state().stopped_by_user;
+    });
+    if (stopping_) return;  // "restarting" in the database: the next engine goes on
+  }
+  const auto operation = container->operation();
+  if (container->removed()) return;
+  if (container->state().status != Status::kRestarting) return;  // started by hand, meanwhile
+  if (container->state().stopped_by_user) {
+    save(*container, [](ContainerState& changed) { changed.status = Status::kExited; });
+    container->endRun({container->state().exit_code, ""});
+    return;
+  }
+  save(*container, [](ContainerState& changed) { ++changed.restarts; });
+  try {
+    launch(container);
+  } catch (const Error& error) {
+    log::warning("restart container " + container->id() + ": " + error.what());
+    save(*container, [](ContainerState& changed) { changed.status = Status::kExited; });
+  }
+}
+
+// --- helper VMs ---
+
+void Containers::withGuest(const std::shared_ptr<Container>& container, const GuestWork& work) {
+  if (container->state().status == Status::kPaused) {
+    throw Error(ErrorKind::kConflict, "Container " + container->id() +
+                                          " is paused: unpause it first, its files can be reached "
+                                          "through its virtual machine only");
+  }
+  if (const auto run = container->run()) {
+    const auto vm = run->vm();
+    return work(*vm);
+  }
+  const auto operation = container->operation();
+  if (container->removed()) {
+    throw Error(ErrorKind::kNotFound, "No such container: " + container->id());
+  }
+  if (const auto run = container->run()) return work(*run->vm());  // started while we waited
+  ContainerState ignored;
+  const auto vm = boot(*container, false, ignored);
+  work(*vm);
+  vm->stop(kPowerOffTime);
+}
+
+}  // namespace hull::engine

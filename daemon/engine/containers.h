@@ -1,0 +1,121 @@
+// All containers of the engine and what can be done with them. Their truth is in StateDb; this
+// class carries it out with VMs, brings back at start-up what an earlier engine process left (it
+// may have been killed at any instant), and follows every running container with a task of its own
+// until its end. Any thread.
+#pragma once
+
+#include <chrono>
+#include <condition_variable>
+#include <functional>
+#include <map>
+#include <memory>
+#include <mutex>
+#include <optional>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "daemon/engine/container.h"
+#include "daemon/engine/engine_parts.h"
+#include "daemon/engine/events.h"
+#include "daemon/engine/tasks.h"
+
+namespace hull::engine {
+
+class Execs;
+
+struct StopOptions {
+  std::optional<std::string> signal;  // default: the container's, SIGTERM
+  std::optional<int64_t> timeout_s;   // default: the container's, 10; negative: wait without end
+};
+
+class Containers {
+ public:
+  Containers(EngineParts& parts, const EngineOptions& options, EventBus& events);
+  ~Containers();
+
+  // Adopts what runs, finishes what ended, sweeps what is half made, applies restart policies.
+  void restore(Execs& execs);
+  // Running containers stay (or are stopped, EngineOptions); nothing may be called afterwards.
+  void shutdown();
+
+  struct Created {
+    std::string id;
+    std::vector<std::string> warnings;
+  };
+  Created create(std::string_view body, std::string_view name, const std::string& platform);
+
+  // By id, unique id prefix or name ("/name" too). Throws kNotFound "No such container: …".
+  std::shared_ptr<Container> get(std::string_view name) const;
+  std::vector<std::shared_ptr<Container>> list() const;  // newest first
+
+  bool start(const std::shared_ptr<Container>& container);  // false: it runs already
+  bool stop(const std::shared_ptr<Container>& container, const StopOptions& options);
+  void restart(const std::shared_ptr<Container>& container, const StopOptions& options);
+  void kill(const std::shared_ptr<Container>& container, const std::string& signal);
+  void pause(const std::shared_ptr<Container>& container);
+  void unpause(const std::shared_ptr<Container>& container);
+  void rename(const std::shared_ptr<Container>& container, std::string_view name);
+  void remove(const std::shared_ptr<Container>& container, bool force);
+  void resize(const std::shared_ptr<Container>& container, uint16_t rows, uint16_t columns);
+
+  // Calls `work` with the container's VM: the running one, or one booted for this only.
+  using GuestWork = std::function<void(Vm& vm)>;
+  void withGuest(const std::shared_ptr<Container>& container, const GuestWork& work);
+
+  bool usesImage(const image::Digest& image) const;
+  void publish(const Container& container, std::string action,
+               std::map<std::string, std::string> more = {});
+  TaskGroup& tasks() { return tasks_; }
+
+ private:
+  std::unique_ptr<Vm> boot(Container& container, bool with_network, ContainerState& state);
+  void launch(const std::shared_ptr<Container>& container);
+  void beginOutput(Container& container, const std::shared_ptr<Run>& run);
+  void signalMain(const std::shared_ptr<Container>& container, uint32_t number);
+  void killAndWait(const std::shared_ptr<Container>& container);
+  void detachNetwork(const Container& container);
+  void follow(const std::shared_ptr<Container>& container, const std::shared_ptr<Run>& run);
+  void finish(const std::shared_ptr<Container>& container, const std::shared_ptr<Run>& run,
+              const Run::End& end);
+  [[noreturn]] void failStart(const std::shared_ptr<Container>& container, const Error& error,
+                              int exit_code);
+  bool wantsRestart(const Container& container) const;
+  void restartLater(const std::shared_ptr<Container>& container);
+  void wakeRestarts();
+  void removeLocked(const std::shared_ptr<Container>& container);
+  void sweepFolders();
+  void restoreOne(const std::shared_ptr<Container>& container);
+  bool adoptRun(const std::shared_ptr<Container>& container);
+  void save(Container& container, const std::function<void(ContainerState&)>& edit);
+  std::string folderOf(const std::string& id) const;
+
+  EngineParts& parts_;
+  const EngineOptions& options_;
+  EventBus& events_;
+  Execs* execs_ = nullptr;
+  StateDb db_;
+  mutable std::mutex mutex_;                                      // the map
+  std::map<std::string, std::shared_ptr<Container>> containers_;  // by id
+  std::map<std::string, std::shared_ptr<void>> pins_;  // the layers of each, against collection
+  std::mutex stopping_mutex_;
+  std::condition_variable stopping_changed_;
+  bool stopping_ = false;
+  TaskGroup tasks_;
+};
+
+// How a container's guest is set up; shared with the helper VMs and tests.
+guest::CreateContainer createMessage(const ContainerSpec& spec, const std::string& hostname,
+                                     const std::string& address, const std::string& gateway,
+                                     bool writable_disk);
+guest::StartProcess mainProcess(const ContainerSpec& spec, const std::string& hostname);
+// The guest's refusal to start a program in the words that clients derive exit codes from, and the
+// exit code itself (126, 127, 128).
+struct StartFailure {
+  std::string message;
+  int exit_code = 128;
+};
+StartFailure startFailure(const Error& error, const std::string& program);
+uint64_t vmMemoryMib(uint64_t limit_bytes, uint64_t default_bytes);
+
+}  // namespace hull::engine

@@ -1,0 +1,80 @@
+// What the engine is made of, put together by main: virtual machines, network, images, registries,
+// archives, the builder. Functions and interfaces, so that tests run the whole engine over
+// processes of this host (daemon/testing). All of it may be called from any thread.
+#pragma once
+
+#include <cstdint>
+#include <functional>
+#include <memory>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "base/stream.h"
+#include "daemon/network/network.h"
+#include "daemon/vm/vm.h"
+#include "image/archive/archive.h"
+#include "image/build/builder.h"
+#include "image/store/image_store.h"
+#include "registry/client/client.h"
+
+namespace hull::engine {
+
+struct EngineParts {
+  std::function<std::unique_ptr<Vm>(VmSpec)> start_vm;
+  std::function<std::unique_ptr<Vm>(const std::string& directory)> adopt_vm;
+  std::function<std::optional<VmExit>(const std::string& directory)> last_vm_exit;
+
+  std::shared_ptr<Network> network;  // null: containers have none, and `network_error` says why
+  std::string network_error;
+
+  std::shared_ptr<image::ImageStore> images;
+
+  std::function<registry::PullResult(
+      image::ImageStore&, const image::Reference&, const image::Platform&,
+      const registry::Credentials&, const registry::ClientOptions&, const image::ProgressFunction&)>
+      pull;
+  std::function<registry::PushResult(image::ImageStore&, const image::Reference&,
+                                     const registry::Credentials&, const registry::ClientOptions&,
+                                     const image::ProgressFunction&)>
+      push;
+  std::function<std::string(const std::string& registry, const registry::Credentials&,
+                            const registry::ClientOptions&)>
+      login;
+  std::function<image::Descriptor(const image::Reference&, const registry::Credentials&,
+                                  const registry::ClientOptions&)>
+      resolve;
+  std::function<registry::Credentials(std::string_view header)> parse_auth;
+
+  std::function<std::vector<image::Image>(image::ImageStore&, Source&,
+                                          const image::ProgressFunction&)>
+      load;
+  std::function<void(image::ImageStore&, const std::vector<std::string>& names, Sink&)> save;
+  std::function<image::Image(image::ImageStore&, Source& tar, const image::RuntimeConfig&,
+                             const std::vector<image::Reference>&, const std::string& message)>
+      import_rootfs;
+
+  std::shared_ptr<build::StepRunner> step_runner;
+  std::function<image::Image(image::ImageStore&, build::StepRunner&, Source& context,
+                             const build::BuildRequest&, const build::BuildHooks&)>
+      build;
+};
+
+// Registries, archives and the builder as they are.
+void useRealParts(EngineParts& parts);
+
+struct EngineOptions {
+  std::string root;  // /var/lib/hull
+  uint64_t default_memory_bytes = uint64_t{512} << 20;
+  uint32_t default_vcpus = 1;
+  uint64_t writable_disk_bytes = uint64_t{10} << 30;  // sparse
+  registry::ClientOptions registry;
+  bool stop_containers = false;  // at the engine's end; otherwise they run on and are adopted
+};
+
+// Where builds' virtual machines have their folders; swept at start.
+inline std::string buildFolder(const EngineOptions& options) {
+  return options.root + "/builds";
+}
+
+}  // namespace hull::engine

@@ -1,0 +1,80 @@
+// What the guest is told about a container.
+#include <algorithm>
+
+#include "base/error.h"
+#include "daemon/engine/containers.h"
+#include "daemon/engine/guest_files.h"
+
+namespace hull::engine {
+
+namespace {
+
+constexpr uint64_t kMib = uint64_t{1} << 20;
+// Beside the container's own limit: the guest kernel's code and tables, hull-init, page structures.
+constexpr uint64_t kGuestOverheadMib = 64;
+constexpr uint64_t kPageTableShare = 32;
+
+}  // namespace
+
+uint64_t vmMemoryMib(uint64_t limit_bytes, uint64_t default_bytes) {
+  if (limit_bytes == 0) return default_bytes / kMib;
+  const uint64_t limit_mib = (limit_bytes + kMib - 1) / kMib;
+  return limit_mib + kGuestOverheadMib + limit_mib / kPageTableShare;
+}
+
+guest::CreateContainer createMessage(const ContainerSpec& spec, const std::string& hostname,
+                                     const std::string& address, const std::string& gateway,
+                                     bool writable_disk) {
+  guest::CreateContainer message;
+  message.root_disk = Vm::kRootDisk;
+  if (writable_disk) message.writable_disk = Vm::kWritableDisk;
+  message.read_only_root = spec.read_only_root;
+  message.hostname = hostname;
+  message.hosts = containerHosts(spec, hostname, address, gateway);
+  message.resolv_conf = containerResolvConf(spec, gateway);
+  for (const auto& [path, options] : spec.tmpfs) {
+    message.mounts.push_back({guest::Mount::Kind::kTmpfs, "", path, options});
+  }
+  message.shm_bytes = spec.shm_bytes;
+  message.masked_paths = spec.masked_paths;
+  message.read_only_paths = spec.read_only_paths;
+  message.pids_limit = spec.pids_limit;
+  message.memory_bytes = spec.memory_bytes;
+  return message;
+}
+
+guest::StartProcess mainProcess(const ContainerSpec& spec, const std::string& hostname) {
+  guest::StartProcess message;
+  message.process = guest::kMainProcess;
+  message.arguments = spec.arguments;
+  message.environment = processEnvironment(spec.env, spec.tty, hostname);
+  message.working_directory = spec.working_dir.empty() ? "/" : spec.working_dir;
+  message.user = spec.user;
+  message.additional_groups = spec.group_add;
+  message.capabilities = spec.capabilities;
+  message.no_new_privileges = spec.no_new_privileges;
+  message.rlimits = spec.rlimits;
+  message.terminal = spec.tty;
+  message.open_stdin = spec.open_stdin;
+  return message;
+}
+
+StartFailure startFailure(const Error& error, const std::string& program) {
+  std::string message = error.what();
+  const auto has = [&](const char* text) { return message.find(text) != std::string::npos; };
+  if (error.kind() == ErrorKind::kNotFound) {
+    if (!has("executable file not found") && !has("no such file or directory")) {
+      message = "exec: \"" + program + "\": executable file not found in $PATH: " + message;
+    }
+    return {message, 127};
+  }
+  if (error.kind() == ErrorKind::kForbidden) {
+    if (!has("permission denied") && !has("is a directory")) {
+      message = "exec: \"" + program + "\": permission denied: " + message;
+    }
+    return {message, 126};
+  }
+  return {message, 128};
+}
+
+}  // namespace hull::engine

@@ -1,0 +1,163 @@
+// Containers: what an earlier engine process left, and the end of this one.
+#include <filesystem>
+
+#include "base/error.h"
+#include "base/log.h"
+#include "daemon/engine/containers.h"
+#include "daemon/engine/execs.h"
+
+namespace hull::engine {
+
+namespace {
+constexpr int kKilledExitCode = 137;
+constexpr std::chrono::seconds kStrayPowerOffTime{5};
+}  // namespace
+
+void Containers::restore(Execs& execs) {
+  execs_ = &execs;
+  for (auto& row : db_.load()) {
+    try {
+      std::vector<image::Digest> layers;
+      for (const auto& text : row.record.diff_ids) layers.push_back(image::Digest::parse(text));
+      const auto container =
+          std::make_shared<Container>(row.record, row.state, folderOf(row.record.id));
+      const std::lock_guard lock(mutex_);
+      pins_.emplace(row.record.id, parts_.images->pinLayers(layers));
+      containers_.emplace(row.record.id, container);
+    } catch (const Error& error) {
+      log::error("restore container " + row.record.id + ": " + error.what());
+    }
+  }
+  for (const auto& container : list()) {
+    try {
+      restoreOne(container);
+    } catch (const Error& error) {
+      log::error("restore container " + container->id() + ": " + error.what());
+    }
+  }
+  sweepFolders();
+}
+
+// The VM of an earlier engine process, taken over. False when there is none.
+bool Containers::adoptRun(const std::shared_ptr<Container>& container) {
+  auto vm = parts_.adopt_vm(container->vmFolder());
+  if (!vm) return false;
+  const auto state = vm->requestFor<guest::StateReply>("", guest::ListState{});
+  const auto run = std::make_shared<Run>(container->id());
+  bool found = false;
+  for (const auto& listed : state.containers) {
+    if (listed.id != container->id()) continue;
+    for (const auto& process : listed.processes) {
+      if (process.process != guest::kMainProcess) continue;
+      found = true;
+      if (!process.running) {
+        run->noteExit({process.process, process.exit_code, process.out_of_memory});
+      }
+    }
+  }
+  if (!found) {
+    vm->stop(kStrayPowerOffTime);
+    return false;
+  }
+  run->take(std::move(vm), [this](const guest::ProcessExited& exit) { execs_->noteExit(exit); });
+  if (container->spec().network && parts_.network) {
+    parts_.network->reattach(container->id());
+    const auto ports = container->state().ports;
+    if (!ports.empty()) parts_.network->publish(container->id(), ports);
+  }
+  beginOutput(*container, run);
+  container->beginRun(run);
+  log::info("container " + container->id() + " runs on");
+  tasks_.run("container " + container->id(), [this, container, run] { follow(container, run); });
+  return true;
+}
+
+void Containers::restoreOne(const std::shared_ptr<Container>& container) {
+  const ContainerState state = container->state();
+  if (state.status == Status::kRemoving) {
+    const auto operation = container->operation();
+    return removeLocked(container);
+  }
+  if (state.running()) {
+    try {
+      if (adoptRun(container)) return;
+    } catch (const Error& error) {
+      log::warning("adopt container " + container->id() + ": " + error.what());
+    }
+    const auto last = parts_.last_vm_exit(container->vmFolder());
+    save(*container, [&](ContainerState& changed) {
+      changed.status = Status::kExited;
+      changed.exit_code = kKilledExitCode;
+      changed.error = last ? "the virtual machine ended while no engine ran: " + last->reason : "";
+      changed.finished_ns = nowNs();
+      changed.pid = 0;
+      changed.address.clear();
+      changed.ports.clear();
+    });
+    container->endRun({kKilledExitCode, ""});
+    detachNetwork(*container);
+    if (container->spec().auto_remove) {
+      const auto operation = container->operation();
+      return removeLocked(container);
+    }
+  } else if (auto stray = parts_.adopt_vm(container->vmFolder())) {
+    // A start or an end that the engine's death cut short.
+    stray->stop(kStrayPowerOffTime);
+    stray.reset();
+    detachNetwork(*container);
+  }
+  const bool again =
+      state.status == Status::kRestarting || (state.running() && wantsRestart(*container)) ||
+      (container->spec().restart == RestartPolicy::kAlways && state.status == Status::kExited);
+  if (!again) return;
+  save(*container, [](ContainerState& changed) { changed.status = Status::kRestarting; });
+  tasks_.run("restart " + container->id(), [this, container] { restartLater(container); });
+}
+
+void Containers::sweepFolders() {
+  std::error_code failed;
+  for (const auto& entry :
+       std::filesystem::directory_iterator(options_.root + "/containers", failed)) {
+    const std::string id = entry.path().filename().string();
+    {
+      const std::lock_guard lock(mutex_);
+      if (containers_.contains(id)) continue;
+    }
+    log::info("remove what is left of " + id);
+    try {
+      if (auto stray = parts_.adopt_vm(entry.path().string() + "/vm")) {
+        stray->stop(kStrayPowerOffTime);
+      }
+      if (parts_.network) parts_.network->detach(id);
+    } catch (const Error& error) {
+      log::warning("end what is left of " + id + ": " + error.what());
+    }
+    std::error_code ignored;
+    std::filesystem::remove_all(entry.path(), ignored);
+  }
+}
+
+void Containers::shutdown() {
+  {
+    const std::lock_guard lock(stopping_mutex_);
+    if (stopping_) return;
+    stopping_ = true;
+    stopping_changed_.notify_all();
+  }
+  for (const auto& container : list()) {
+    const auto run = container->run();
+    if (!run) continue;
+    if (!options_.stop_containers) {
+      run->abandon();
+      continue;
+    }
+    try {
+      stop(container, {});
+    } catch (const Error& error) {
+      log::warning("stop container " + container->id() + ": " + error.what());
+    }
+  }
+  tasks_.wait();
+}
+
+}  // namespace hull::engine

@@ -1,0 +1,163 @@
+// hulld: the engine. Reads its options, puts the parts together, serves the Docker Engine API.
+#include <unistd.h>
+
+#include <CLI/CLI.hpp>
+#include <algorithm>
+#include <filesystem>
+#include <iostream>
+#include <thread>
+
+#include "base/error.h"
+#include "base/file.h"
+#include "base/log.h"
+#include "daemon/serve.h"
+#include "daemon/vm/vm_step_runner.h"
+
+namespace hull::engine {
+namespace {
+
+constexpr uint32_t kVmmUidBase = 0x48000000;  // above anything that is given to users
+constexpr uint32_t kMostDefaultVcpus = 2;
+
+struct Options {
+  EngineOptions engine;
+  ServeOptions serve;
+  NetworkOptions network;
+  std::string resources;
+  uint64_t default_memory_mib = 512;
+  bool debug = false;
+};
+
+std::string programFolder() {
+  return std::filesystem::read_symlink("/proc/self/exe").parent_path().string();
+}
+
+std::string defaultRoot() {
+  if (geteuid() == 0) return "/var/lib/hull";
+  const char* home = std::getenv("HOME");
+  return std::string(home ? home : "/tmp") + "/.local/share/hull";
+}
+
+// Where the CPU itself is emulated, a second vCPU costs more than it gives.
+uint32_t defaultVcpus() {
+  const bool emulated = readFile("/proc/cpuinfo").find("QEMU TCG") != std::string::npos ||
+                        readFile("/proc/cpuinfo").find("QEMU Virtual CPU") != std::string::npos;
+  if (emulated) return 1;
+  return std::clamp(std::thread::hardware_concurrency(), 1U, kMostDefaultVcpus);
+}
+
+void declare(CLI::App& app, Options& options) {
+  app.add_option("--socket,-H", options.serve.sockets,
+                 "unix socket to listen on; may be repeated (default: " + defaultSocket() + ")");
+  app.add_option("--group,-G", options.serve.group,
+                 "group that may use the socket (default: hull or docker, if there is one)");
+  app.add_option("--root", options.engine.root, "folder of images and containers")
+      ->capture_default_str();
+  app.add_option("--resources", options.resources,
+                 "folder of hull-vmm, hull-initramfs and vmlinux (default: where hulld is)");
+  app.add_option("--port-publisher", options.network.port_publisher,
+                 "unix socket of a relay that publishes ports on another host");
+  app.add_option("--bridge", options.network.bridge, "name of the network bridge")
+      ->capture_default_str();
+  app.add_option("--subnet", options.network.subnet, "addresses of containers")
+      ->capture_default_str();
+  app.add_option("--insecure-registry", options.engine.registry.insecure_registries,
+                 "registry (host:port) that is spoken to over plain HTTP; may be repeated");
+  app.add_option("--registry-loopback", options.engine.registry.loopback_address,
+                 "address to reach registries named localhost at");
+  app.add_option("--default-memory", options.default_memory_mib,
+                 "memory of a container without a limit of its own, in MiB")
+      ->capture_default_str()
+      ->check(CLI::Range(64, 1024 * 1024));
+  app.add_option("--default-cpus", options.engine.default_vcpus,
+                 "CPUs of a container without a limit of its own")
+      ->capture_default_str()
+      ->check(CLI::Range(1, 64));
+  app.add_flag("--stop-containers", options.engine.stop_containers,
+               "stop the containers when the engine ends; otherwise they run on and the next "
+               "engine takes them over");
+  app.add_flag("--debug,-D", options.debug, "log every request");
+  app.set_version_flag("--version,-v", std::string("hulld ") + kHullVersion);
+}
+
+VmResources resourcesOf(const Options& options) {
+  const std::string folder = options.resources.empty() ? programFolder() : options.resources;
+  VmResources resources;
+  resources.vmm_program = folder + "/hull-vmm";
+  resources.initramfs = folder + "/hull-initramfs";
+  resources.kernel = folder + "/vmlinux";
+  resources.template_disk = options.engine.root + "/templates/writable";
+  if (geteuid() == 0) resources.vmm_uid_base = kVmmUidBase;
+  // Images can be managed without them; a container's start names what is missing.
+  for (const std::string& path : {resources.vmm_program, resources.initramfs, resources.kernel}) {
+    if (!fileExists(path)) {
+      log::warning("no " + path +
+                   ": no container can be started (build it: ninja programs, and "
+                   "scripts/kernel for vmlinux; or name its folder with --resources)");
+    }
+  }
+  return resources;
+}
+
+EngineParts partsOf(Options& options) {
+  EngineParts parts;
+  parts.images = std::make_shared<image::ImageStore>(options.engine.root);
+  options.network.state_directory = options.engine.root + "/network";
+  makeDirectories(options.network.state_directory, 0711);
+  try {
+    parts.network = Network::create(options.network);
+  } catch (const Error& error) {
+    parts.network_error = error.what();
+    log::warning("no network for containers: " + parts.network_error);
+  }
+  const VmResources resources = resourcesOf(options);
+  parts.start_vm = [resources](VmSpec spec) { return Vm::start(resources, std::move(spec)); };
+  parts.adopt_vm = Vm::adopt;
+  parts.last_vm_exit = Vm::lastExit;
+
+  VmStepRunner::Options steps;
+  steps.work_directory = buildFolder(options.engine);
+  steps.vcpus = options.engine.default_vcpus;
+  steps.memory_mib = std::max<uint64_t>(steps.memory_mib, options.default_memory_mib);
+  parts.step_runner = std::make_shared<VmStepRunner>(
+      resources, parts.network.get(),
+      [images = parts.images](const std::vector<image::Digest>& layers) {
+        return images->rootDisk(layers);
+      },
+      steps);
+  useRealParts(parts);
+  return parts;
+}
+
+}  // namespace
+}  // namespace hull::engine
+
+int main(int argc, char** argv) {
+  using namespace hull;
+  log::setPart("hulld");
+  CLI::App app{
+      "The Hull engine: runs each container in a virtual machine of its own and speaks "
+      "the Docker Engine API."};
+  engine::Options options;
+  try {
+    options.engine.root = engine::defaultRoot();
+    options.engine.default_vcpus = engine::defaultVcpus();
+    engine::declare(app, options);
+    app.parse(argc, argv);
+    if (options.debug) log::setLevel(log::Level::kDebug);
+    options.engine.default_memory_bytes = options.default_memory_mib << 20;
+    options.engine.root = std::filesystem::absolute(options.engine.root).string();
+    engine::blockSignals();
+    engine::serve(options.serve, [&] {
+      engine::EngineLock lock(options.engine.root);  // before anything of the host is touched
+      return std::make_unique<engine::Engine>(std::move(lock), engine::partsOf(options),
+                                              options.engine);
+    });
+    return 0;
+  } catch (const CLI::ParseError& error) {
+    return app.exit(error);
+  } catch (const std::exception& error) {
+    log::error(error.what());
+    return 1;
+  }
+}

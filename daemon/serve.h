@@ -1,0 +1,29 @@
+// From an engine to a program: the sockets it listens on, signals, and the end. Used by main of
+// hulld and of its stand-in for tests; main thread.
+#pragma once
+
+#include <functional>
+#include <string>
+#include <vector>
+
+#include "daemon/api/http_server.h"
+#include "daemon/engine/engine.h"
+
+namespace hull::engine {
+
+struct ServeOptions {
+  std::vector<std::string> sockets;  // empty, and none from systemd: defaultSocket()
+  std::string group;                 // owner group of the sockets; empty: "hull" or "docker"
+};
+
+// /run/hull/hulld.sock for root, $XDG_RUNTIME_DIR/hull/hulld.sock for others.
+std::string defaultSocket();
+
+// Blocks SIGTERM, SIGINT and SIGHUP for the process; before any thread is started.
+void blockSignals();
+
+// Binds the sockets, makes the engine, answers until SIGTERM or SIGINT, and puts everything away.
+// Containers run on unless the options say otherwise.
+void serve(const ServeOptions& options, const std::function<std::unique_ptr<Engine>()>& make);
+
+}  // namespace hull::engine
