@@ -97,7 +97,7 @@ class Agent {
           loop_.stop();
         });
     loop_.add(listener_.get(), EPOLLIN, [this](uint32_t) { acceptPublisher(); });
-    const std::string hello = nlohmann::json{{"engine", fileExists("/opt/hull/bin/hulld")}}.dump();
+    const std::string hello = nlohmann::json{{"engine", fileExists("/opt/hull/hulld")}}.dump();
     mux_->open("hello:" + hello, std::make_shared<NoEvents>());
   }
 

@@ -236,6 +236,14 @@ bool isPayloadCurrent(const MachineOptions& options) {
   }
 }
 
+// Somebody who asks for other packages must not get a machine without them.
+void checkSameImage(const MachineOptions& options, const Progress& progress) {
+  if (options.image_directory.empty() && options.image_packages.empty()) return;
+  if (imageDirectory(options, progress) == loadConfig(options.paths).image_directory) return;
+  throw Error(ErrorKind::kConflict,
+              "start the machine: it runs with another image (stop it first: hull machine stop)");
+}
+
 Fd lockStart(const MachinePaths& paths, const Progress& progress) {
   makeDirectories(paths.state, 0700);
   return lockFile(paths.startLock(),
@@ -268,7 +276,10 @@ void init(const MachineOptions& options, const Progress& progress) {
 void start(const MachineOptions& options, const Progress& progress) {
   const MachinePaths& paths = options.paths;
   const Fd lock = lockStart(paths, progress);
-  if (isRunning(paths)) return waitReady(paths, nullptr, progress);
+  if (isRunning(paths)) {
+    checkSameImage(options, progress);
+    return waitReady(paths, nullptr, progress);
+  }
   const PayloadSource source = payloadSource(options);
   if (const std::string problem = payloadProblem(source); !problem.empty()) {
     throw Error(ErrorKind::kNotFound, "start the machine: " + problem);

@@ -168,14 +168,14 @@ TEST_F(PayloadTest, NamesWhatAnEngineLacks) {
 TEST_F(PayloadTest, IsMadeOnceAndAgainWhenAProgramChanges) {
   put("hulld", "first engine");
   EXPECT_TRUE(ensurePayload(paths_, source_));
-  EXPECT_EQ(inside("cat /bin/hulld"), "first engine");
-  EXPECT_EQ(inside("cat /bin/machine-agent"), "the agent");
+  EXPECT_EQ(inside("cat /hulld"), "first engine");
+  EXPECT_EQ(inside("cat /machine-agent"), "the agent");
   EXPECT_EQ(inside("cat /agent-arguments"), "agent\n");
   EXPECT_THAT(inside("cat /machine-init"), HasSubstr("PID 1"));
   EXPECT_FALSE(ensurePayload(paths_, source_));
   put("hulld", "second engine");
   EXPECT_TRUE(ensurePayload(paths_, source_));
-  EXPECT_EQ(inside("cat /bin/hulld"), "second engine");
+  EXPECT_EQ(inside("cat /hulld"), "second engine");
 }
 
 TEST_F(PayloadTest, DataDiskIsSparseCleanAndKept) {

@@ -90,11 +90,11 @@ bool ensurePayload(const MachinePaths& paths, const PayloadSource& source) {
   const std::string tree = work.path() + "/tree", image = work.path() + "/payload.ext4";
   uint64_t bytes = 0;
   try {
-    makeDirectories(tree + "/bin");
+    makeDirectories(tree);
     for (const auto& file : filesOf(source)) {
-      bytes += place(file, tree + "/bin/" + fs::path(file).filename().string());
+      bytes += place(file, tree + "/" + fs::path(file).filename().string());
     }
-    bytes += place(source.agent, tree + "/bin/machine-agent");
+    bytes += place(source.agent, tree + "/machine-agent");
   } catch (const fs::filesystem_error& error) {
     throw Error(kindOfErrno(error.code().value()),
                 std::string("copy the programs for the machine: ") + error.what());
