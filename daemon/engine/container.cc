@@ -160,7 +160,7 @@ std::shared_ptr<ExitWait> Container::wait(WaitCondition condition) {
                         : condition == WaitCondition::kNotRunning && !state_.running() &&
                               state_.status != Status::kRestarting;
   if (over || removed_) {
-    wait->resolve({state_.exit_code, state_.error});
+    wait->resolve({state_.exit_code, ""});
   } else {
     waits_.emplace_back(condition, wait);
   }
@@ -221,7 +221,7 @@ bool Container::removalHeld() const {
 void Container::markRemoved() {
   const std::lock_guard lock(mutex_);
   removed_ = true;
-  for (const auto& [condition, wait] : waits_) wait->resolve({state_.exit_code, state_.error});
+  for (const auto& [condition, wait] : waits_) wait->resolve({state_.exit_code, ""});
   waits_.clear();
   changed_.notify_all();
 }

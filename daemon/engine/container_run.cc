@@ -157,7 +157,7 @@ void Containers::failStart(const std::shared_ptr<Container>& container, const Er
     state.exit_code = exit_code;
     state.error = error.what();
   });
-  container->endRun({exit_code, error.what()});
+  container->endRun({exit_code, ""});  // the start's answer tells the error
   if (container->spec().auto_remove) removeLocked(container);
   throw error;
 }

@@ -199,10 +199,11 @@ bool networkOf(const Json& host, const Json& endpoints) {
                  "\": sharing another container's network is not "
                  "supported yet");
   }
-  if (mode != "bridge") throw Error(ErrorKind::kNotFound, "network " + mode + " not found");
+  // Not kNotFound: to a client a 404 of create means a missing image, and it would pull.
+  if (mode != "bridge") invalid("network " + mode + " not found");
   for (const auto& [name, endpoint] : endpoints.items()) {
     if (name != "bridge" && name != "default") {
-      throw Error(ErrorKind::kNotFound, "network " + name + " not found");
+      invalid("network " + name + " not found");
     }
   }
   return true;

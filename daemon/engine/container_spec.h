@@ -73,7 +73,7 @@ struct ContainerSpec {
 };
 
 // From the body of POST /containers/create and the image it names. Throws kInvalidArgument,
-// kNotSupported, kNotFound (a network) with what to do instead.
+// kNotSupported with what to do instead.
 ContainerDocuments completeDocuments(std::string_view create_body,
                                      const image::RuntimeConfig& image_config);
 std::string imageOf(std::string_view create_body);  // Config.Image as asked

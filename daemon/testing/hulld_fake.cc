@@ -1,0 +1,37 @@
+// hulld-fake ROOT SOCKET: the engine and its API over local_machine.h, for tests with real clients.
+#include <iostream>
+
+#include "base/log.h"
+#include "daemon/serve.h"
+#include "daemon/testing/local_machine.h"
+
+int main(int argc, char** argv) {
+  using namespace hull;
+  if (argc != 3) {
+    std::cerr << "usage: hulld-fake ROOT SOCKET\n";
+    return 2;
+  }
+  log::setPart("hulld-fake");
+  try {
+    engine::blockSignals();
+    engine::testing::LocalHost host;
+    engine::ServeOptions serve;
+    serve.sockets = {argv[2]};
+    engine::serve(serve, [&] {
+      engine::EngineOptions options;
+      options.root = argv[1];
+      engine::EngineLock lock(options.root);
+      engine::EngineParts parts;
+      engine::useRealParts(parts);
+      host.usedBy(parts);
+      parts.network = engine::testing::makeLocalNetwork();
+      parts.images = std::make_shared<image::ImageStore>(options.root);
+      if (parts.images->list().empty()) engine::testing::addTestImages(*parts.images);
+      return std::make_unique<engine::Engine>(std::move(lock), std::move(parts), options);
+    });
+    return 0;
+  } catch (const std::exception& error) {
+    log::error(error.what());
+    return 1;
+  }
+}

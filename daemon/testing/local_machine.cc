@@ -1,0 +1,371 @@
+#include "daemon/testing/local_machine.h"
+
+#include <signal.h>
+#include <sys/socket.h>
+#include <unistd.h>
+
+#include <condition_variable>
+#include <filesystem>
+#include <set>
+#include <thread>
+
+#include "base/error.h"
+#include "base/file.h"
+#include "base/subprocess.h"
+#include "daemon/testing/local_process.h"
+#include "image/layer/testing/tar_builder.h"
+
+namespace hull::engine::testing {
+
+namespace {
+
+using Kind = guest::OpenStream::Kind;
+
+void sendChunk(int fd, std::string_view bytes) {
+  const auto size = static_cast<uint32_t>(bytes.size());
+  writeFull(fd, std::as_bytes(std::span(&size, 1)));
+  writeFull(fd, bytes);
+}
+
+void sendEnd(int fd, std::string_view error) {
+  sendChunk(fd, "");
+  sendChunk(fd, error);
+}
+
+// What a booted machine is, apart from the engine's hold on it.
+struct Machine {
+  explicit Machine(std::string folder) : directory(std::move(folder)) {}
+  std::string root() const { return directory + "/rootfs"; }
+
+  const std::string directory;
+  std::mutex mutex;
+  std::condition_variable changed;
+  std::string container;
+  std::map<std::string, std::shared_ptr<LocalProcess>> processes;
+  std::set<std::string> exited;  // told already, kept for onProcessExit set later
+  Vm::EventFunction on_process_exit;
+  Vm::ExitFunction on_exit;
+  std::optional<VmExit> exit;
+};
+
+class LocalVm final : public Vm {
+ public:
+  explicit LocalVm(std::shared_ptr<Machine> machine) : machine_(std::move(machine)) {}
+  ~LocalVm() override {
+    if (!abandoned_) end({"terminated", ""});
+  }
+
+  void onProcessExit(EventFunction function) override {
+    const std::lock_guard lock(machine_->mutex);
+    machine_->on_process_exit = std::move(function);
+    for (const std::string& id : machine_->exited) {
+      machine_->on_process_exit(machine_->container,
+                                {id, *machine_->processes.at(id)->exitCode(), false});
+    }
+  }
+  void onExit(ExitFunction function) override {
+    const std::lock_guard lock(machine_->mutex);
+    machine_->on_exit = std::move(function);
+    if (machine_->exit) machine_->on_exit(*machine_->exit);
+  }
+
+  guest::Message request(const std::string& container, guest::Message message,
+                         std::chrono::milliseconds) override {
+    requireRunning();
+    if (const auto* start = std::get_if<guest::StartProcess>(&message)) {
+      return startProcess(container, *start);
+    }
+    if (const auto* signal = std::get_if<guest::SignalProcess>(&message)) {
+      find(signal->process)->signal(static_cast<int>(signal->signal), signal->whole_container);
+    } else if (const auto* resize = std::get_if<guest::ResizeTerminal>(&message)) {
+      find(resize->process)->resize(resize->rows, resize->columns);
+    } else if (const auto* forget = std::get_if<guest::ForgetProcess>(&message)) {
+      const std::lock_guard lock(machine_->mutex);
+      machine_->processes.erase(forget->process);
+      machine_->exited.erase(forget->process);
+    } else if (std::holds_alternative<guest::ListState>(message)) {
+      return state();
+    } else if (std::holds_alternative<guest::ListProcesses>(message)) {
+      return processTable();
+    } else if (std::holds_alternative<guest::CreateContainer>(message)) {
+      makeDirectories(machine_->root() + "/etc");
+      const std::lock_guard lock(machine_->mutex);
+      machine_->container = container;
+    }
+    return guest::Ok{};
+  }
+
+  Fd openStream(const std::string&, const guest::OpenStream& open) override {
+    requireRunning();
+    if (open.kind == Kind::kStdin) return find(open.process)->openInput();
+    if (open.kind == Kind::kStdout || open.kind == Kind::kStderr) {
+      return find(open.process)->openOutput(open.kind == Kind::kStderr, open.offset);
+    }
+    if (open.kind == Kind::kWriteArchive) return writeArchive(open.path);
+    if (open.kind == Kind::kReadArchive) return readArchive(open.path);
+    return tarOf(machine_->root(), ".");
+  }
+
+  void pause() override { signalAll(SIGSTOP); }
+  void resume() override { signalAll(SIGCONT); }
+  VmExit stop(std::chrono::milliseconds grace) override {
+    end({grace.count() > 0 ? "poweroff" : "terminated", ""});
+    const std::lock_guard lock(machine_->mutex);
+    return *machine_->exit;
+  }
+  bool running() const override {
+    const std::lock_guard lock(machine_->mutex);
+    return !machine_->exit;
+  }
+  pid_t vmmPid() const override { return getpid(); }
+  void abandon() override {
+    const std::lock_guard lock(machine_->mutex);
+    abandoned_ = true;
+    machine_->on_process_exit = nullptr;
+    machine_->on_exit = nullptr;
+  }
+
+  static void endMachine(const std::shared_ptr<Machine>& machine, const VmExit& exit) {
+    std::vector<std::shared_ptr<LocalProcess>> processes;
+    {
+      const std::lock_guard lock(machine->mutex);
+      if (machine->exit) return;
+      machine->exit = exit;
+      for (const auto& [id, process] : machine->processes) processes.push_back(process);
+      if (machine->on_exit) machine->on_exit(exit);
+    }
+    for (const auto& process : processes) {
+      try {
+        process->signal(SIGKILL, true);
+      } catch (const Error&) {
+        // It has ended.
+      }
+    }
+  }
+
+ private:
+  void end(const VmExit& exit) { endMachine(machine_, exit); }
+
+  void requireRunning() const {
+    if (!running()) throw Error(ErrorKind::kUnavailable, "the virtual machine has ended");
+  }
+
+  std::shared_ptr<LocalProcess> find(const std::string& id) const {
+    const std::lock_guard lock(machine_->mutex);
+    const auto found = machine_->processes.find(id);
+    if (found == machine_->processes.end()) {
+      throw Error(ErrorKind::kNotFound, "no such process: " + id);
+    }
+    return found->second;
+  }
+
+  guest::Message startProcess(const std::string& container, const guest::StartProcess& start) {
+    const auto process = std::make_shared<LocalProcess>(start, machine_->root());
+    {
+      const std::lock_guard lock(machine_->mutex);
+      machine_->processes[start.process] = process;
+    }
+    process->begin([machine = machine_, container, id = start.process](int code) {
+      const std::lock_guard lock(machine->mutex);
+      machine->exited.insert(id);
+      if (machine->on_process_exit && !machine->exit) {
+        machine->on_process_exit(container, {id, code, false});
+      }
+    });
+    return guest::ProcessStarted{static_cast<uint32_t>(process->pid())};
+  }
+
+  guest::StateReply state() const {
+    const std::lock_guard lock(machine_->mutex);
+    guest::ContainerState container{machine_->container, {}};
+    for (const auto& [id, process] : machine_->processes) {
+      const auto code = process->exitCode();
+      container.processes.push_back(
+          {id, static_cast<uint32_t>(process->pid()), !code, code.value_or(0), false});
+    }
+    return {{container}};
+  }
+
+  guest::ProcessTable processTable() const {
+    guest::ProcessTable table{{"PID", "CMD"}, {}};
+    const std::lock_guard lock(machine_->mutex);
+    for (const auto& [id, process] : machine_->processes) {
+      if (!process->exitCode()) table.rows.push_back({std::to_string(process->pid()), id});
+    }
+    return table;
+  }
+
+  void signalAll(int number) {
+    const std::lock_guard lock(machine_->mutex);
+    for (const auto& [id, process] : machine_->processes) {
+      if (!process->exitCode()) process->signal(number, true);
+    }
+  }
+
+  static Fd tarOf(const std::string& folder, const std::string& name) {
+    FdPair pair = makeSocketPair(SOCK_STREAM);
+    std::thread([folder, name, to = std::move(pair.second)] {
+      try {
+        const auto result = runCommand({"tar", "-C", folder, "-cf", "-", name});
+        for (std::string_view rest = result.output; !rest.empty();) {
+          const size_t size = std::min<size_t>(rest.size(), guest::kMaxChunkBytes);
+          sendChunk(to.get(), rest.substr(0, size));
+          rest.remove_prefix(size);
+        }
+        sendEnd(to.get(), result.status == 0 ? "" : result.errors);
+      } catch (const Error&) {
+        // The engine closed it.
+      }
+    }).detach();
+    return std::move(pair.first);
+  }
+
+  Fd readArchive(const std::string& path) const {
+    const std::filesystem::path full(machine_->root() + path);
+    if (!std::filesystem::exists(std::filesystem::symlink_status(full))) {
+      throw Error(ErrorKind::kNotFound, path + ": no such file or directory");
+    }
+    std::string clean = full.lexically_normal().string();
+    while (clean.ends_with('/')) clean.pop_back();
+    const std::filesystem::path named(clean);
+    return tarOf(named.parent_path().string(), named.filename().string());
+  }
+
+  Fd writeArchive(const std::string& path) const {
+    const std::string folder = machine_->root() + path;
+    if (!std::filesystem::is_directory(folder)) {
+      throw Error(ErrorKind::kNotFound, path + ": no such directory");
+    }
+    FdPair pair = makeSocketPair(SOCK_STREAM);
+    std::thread([folder, from = std::move(pair.second)] {
+      try {
+        ChunkSource source(from.duplicate());
+        const std::string tar = readAll(source, 64 << 20, "archive");
+        const auto result = runCommand({"tar", "-C", folder, "-xf", "-"}, tar);
+        sendEnd(from.get(), result.status == 0 ? "" : result.errors);
+      } catch (const Error&) {
+        // The engine closed it.
+      }
+    }).detach();
+    return std::move(pair.first);
+  }
+
+  std::shared_ptr<Machine> machine_;
+  bool abandoned_ = false;
+};
+
+class LocalNetwork final : public Network {
+ public:
+  Attachment attach(const std::string& container) override { return place(container, true); }
+  Attachment reattach(const std::string& container) override { return place(container, false); }
+  void detach(const std::string& container) override {
+    const std::lock_guard lock(mutex_);
+    leases_.erase(container);
+    ports_.erase(container);
+  }
+  std::vector<PortMapping> publish(const std::string& container,
+                                   const std::vector<PortMapping>& ports) override {
+    const std::lock_guard lock(mutex_);
+    std::vector<PortMapping> result = ports;
+    for (PortMapping& port : result) {
+      if (port.host_port == 0) port.host_port = next_port_++;
+      for (const auto& [owner, used] : ports_) {
+        if (owner != container && used.contains(port.host_port)) {
+          throw Error(ErrorKind::kConflict,
+                      "driver failed programming external connectivity on endpoint: Bind for " +
+                          port.host_address + ":" + std::to_string(port.host_port) +
+                          " failed: port is already allocated");
+        }
+      }
+    }
+    for (const PortMapping& port : result) ports_[container].insert(port.host_port);
+    return result;
+  }
+  void unpublish(const std::string& container) override {
+    const std::lock_guard lock(mutex_);
+    ports_.erase(container);
+  }
+  std::string gateway() const override { return "172.17.0.1"; }
+  std::string subnet() const override { return "172.17.0.0/16"; }
+  void shutdown() override {}
+
+ private:
+  Attachment place(const std::string& container, bool with_tap) {
+    const std::lock_guard lock(mutex_);
+    if (!leases_.contains(container)) leases_[container] = next_++;
+    Attachment made;
+    made.interface = "hull-test";
+    if (with_tap) made.tap = makeMemfd("tap");
+    made.address = "172.17.0." + std::to_string(leases_[container]);
+    made.gateway = gateway();
+    return made;
+  }
+
+  std::mutex mutex_;
+  std::map<std::string, int> leases_;
+  std::map<std::string, std::set<uint16_t>> ports_;
+  int next_ = 2;
+  uint16_t next_port_ = 49153;
+};
+
+}  // namespace
+
+struct LocalHost::State {
+  std::mutex mutex;
+  std::map<std::string, std::shared_ptr<Machine>> machines;  // by folder
+};
+
+LocalHost::LocalHost() : state_(std::make_shared<State>()) {}
+
+LocalHost::~LocalHost() {
+  for (const auto& [directory, machine] : state_->machines) {
+    LocalVm::endMachine(machine, {"terminated", ""});
+  }
+}
+
+void LocalHost::crash(const std::string& directory) {
+  const std::lock_guard lock(state_->mutex);
+  LocalVm::endMachine(state_->machines.at(directory), {"killed", ""});
+}
+
+void LocalHost::usedBy(EngineParts& parts) {
+  parts.start_vm = [state = state_](const VmSpec& spec) -> std::unique_ptr<Vm> {
+    const auto machine = std::make_shared<Machine>(spec.directory);
+    const std::lock_guard lock(state->mutex);
+    state->machines[spec.directory] = machine;
+    return std::make_unique<LocalVm>(machine);
+  };
+  parts.adopt_vm = [state = state_](const std::string& directory) -> std::unique_ptr<Vm> {
+    const std::lock_guard lock(state->mutex);
+    const auto found = state->machines.find(directory);
+    if (found == state->machines.end() || found->second->exit) return nullptr;
+    return std::make_unique<LocalVm>(found->second);
+  };
+  parts.last_vm_exit = [state = state_](const std::string& directory) -> std::optional<VmExit> {
+    const std::lock_guard lock(state->mutex);
+    const auto found = state->machines.find(directory);
+    return found == state->machines.end() ? std::nullopt : found->second->exit;
+  };
+}
+
+std::shared_ptr<Network> makeLocalNetwork() {
+  return std::make_shared<LocalNetwork>();
+}
+
+void addTestImages(image::ImageStore& images) {
+  image::testing::TarBuilder tar;
+  tar.directory("etc/").file("etc/os-release", "NAME=test\n");
+  const std::string bytes = tar.end();
+  StringSource source(bytes);
+  const auto layer = images.layers().ingest(source, image::KeepBlob::kCompress);
+  image::ImageConfig config;
+  config.created = "2026-01-02T03:04:05Z";
+  config.config.env = {"PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"};
+  config.config.cmd = {"sh"};
+  config.diff_ids = {layer.diff_id};
+  config.history.push_back({config.created, "ADD rootfs", "", "", false});
+  images.create(config, {layer},
+                {image::Reference::parse("debian"), image::Reference::parse("busybox")});
+}
+
+}  // namespace hull::engine::testing
