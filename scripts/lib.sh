@@ -78,8 +78,8 @@ ensure_base_image() {
     mmdebstrap --quiet --variant=minbase --dpkgopt='path-exclude=/usr/share/doc/*' \
       --dpkgopt='path-exclude=/usr/share/man/*' --dpkgopt='path-exclude=/usr/share/locale/*' \
       --customize-hook='rm -rf "$1"/var/cache/apt/*.bin "$1"/var/lib/apt/lists/*' \
-      "$suite" "$tar.new" >&2 || die "mmdebstrap failed; see above. next: check that this machine reaches a Debian mirror"
-    mv "$tar.new" "$tar"
+      "$suite" "$cache/base/new-$suite.tar" >&2 || die "mmdebstrap failed; see above. next: check that this machine reaches a Debian mirror"
+    mv "$cache/base/new-$suite.tar" "$tar"
   else
     note "docker.io is not reachable: $name comes from $tar, made from Debian's packages"
   fi

@@ -91,7 +91,7 @@ void Machine::addPlatform() {
 }
 
 std::string Machine::commandLine() const {
-  std::string line = "reboot=k panic=-1 iommu=off";
+  std::string line = "reboot=k panic=-1 iommu=off dummy.numdummies=0";
   line += config_.early_serial ? " console=ttyS0 earlycon=uart8250,io,0x3f8 8250.nr_uarts=1"
                                : " quiet console=hvc0 8250.nr_uarts=0";
   if (!config_.command_line.empty()) line += " " + config_.command_line;

@@ -1,4 +1,6 @@
 // Images: list, inspect, history, tag, remove, prune, search.
+#include <fnmatch.h>
+
 #include <algorithm>
 
 #include "daemon/api/filters.h"
@@ -15,38 +17,25 @@ void publish(Engine& engine, const char* action, const std::string& id, const st
 }
 
 // "debian", "debian:12", "registry/*": the name alone means any tag.
-bool referenceFits(const std::string& wanted, const image::Image& image) {
-  const auto glob = [](std::string_view pattern, std::string_view text) {
-    // Iterative: '*' stands for anything but '/'.
-    size_t p = 0, t = 0, star = std::string_view::npos, mark = 0;
-    while (t < text.size()) {
-      if (p < pattern.size() && pattern[p] == '*') {
-        star = p++;
-        mark = t;
-      } else if (p < pattern.size() && (pattern[p] == text[t] || pattern[p] == '?')) {
-        ++p;
-        ++t;
-      } else if (star != std::string_view::npos && text[mark] != '/') {
-        p = star + 1;
-        t = ++mark;
-      } else {
-        return false;
-      }
-    }
-    while (p < pattern.size() && pattern[p] == '*') ++p;
-    return p == pattern.size();
+bool referenceFits(const std::string& wanted, const image::Reference& name) {
+  const auto fits = [&](const std::string& text) {
+    return fnmatch(wanted.c_str(), text.c_str(), FNM_PATHNAME) == 0;
   };
-  return std::any_of(image.tags.begin(), image.tags.end(), [&](const image::Reference& name) {
-    return glob(wanted, name.familiar()) || glob(wanted, name.familiarName()) ||
-           glob(wanted, name.text()) || glob(wanted, name.name());
+  return fits(name.familiar()) || fits(name.familiarName()) || fits(name.text()) ||
+         fits(name.name());
+}
+
+// Only names that fit are shown; an image without one is not.
+bool keepFittingNames(const std::vector<std::string>& wanted, image::Image& image) {
+  if (wanted.empty()) return true;
+  std::erase_if(image.tags, [&](const image::Reference& name) {
+    return std::none_of(wanted.begin(), wanted.end(),
+                        [&](const auto& pattern) { return referenceFits(pattern, name); });
   });
+  return !image.tags.empty();
 }
 
 bool imageFits(Engine& engine, const Filters& filters, const image::Image& image) {
-  const auto& references = filters.get("reference");
-  const bool reference_fits =
-      references.empty() || std::any_of(references.begin(), references.end(),
-                                        [&](const auto& r) { return referenceFits(r, image); });
   const bool dangling_fits =
       !filters.has("dangling") || filters.flag("dangling", false) == image.tags.empty();
   const int64_t created = parseTime(image.config.created);
@@ -59,7 +48,7 @@ bool imageFits(Engine& engine, const Filters& filters, const image::Image& image
     const auto until = timeQuery(filters.get("until").front());
     if (until && created > *until) return false;
   }
-  return reference_fits && dangling_fits && filters.labelsFit(image.config.config.labels);
+  return dangling_fits && filters.labelsFit(image.config.config.labels);
 }
 
 void list(Exchange& exchange, Engine& engine) {
@@ -67,9 +56,10 @@ void list(Exchange& exchange, Engine& engine) {
   const Filters filters(query.get("filters"),
                         {"before", "dangling", "label", "label!", "reference", "since", "until"});
   Json images = Json::array();
-  for (const auto& image : engine.images().list()) {
-    if (!imageFits(engine, filters, image)) continue;
-    if (query.has("filter") && !referenceFits(query.get("filter"), image)) continue;
+  std::vector<std::string> names = filters.get("reference");
+  if (query.has("filter")) names.push_back(query.get("filter"));
+  for (auto& image : engine.images().list()) {
+    if (!imageFits(engine, filters, image) || !keepFittingNames(names, image)) continue;
     images.push_back(imageSummary(image, -1));
   }
   exchange.json(200, dump(images));
