@@ -6,3 +6,8 @@ hull_program(hulld main.cc
   PRIVATE hull_daemon hull_engine_network CLI11::CLI11)
 hull_program(hulld-fake testing/hulld_fake.cc PRIVATE hull_daemon hull_engine_testing)
 set_target_properties(hulld-fake PROPERTIES RUNTIME_OUTPUT_DIRECTORY ${CMAKE_BINARY_DIR}/tests)
+
+# Real Docker clients against it; skipped, and said so, where there are none.
+add_test(NAME docker_clients
+  COMMAND ${CMAKE_SOURCE_DIR}/tests/interop/docker_clients.sh $<TARGET_FILE:hulld-fake>)
+set_tests_properties(docker_clients PROPERTIES LABELS interop SKIP_RETURN_CODE 77 TIMEOUT 600)

@@ -16,7 +16,8 @@ namespace hull::engine::api {
 
 namespace {
 
-constexpr int kSettleMilliseconds = 10;
+constexpr std::chrono::microseconds kSettleStep{200};
+constexpr int kSettleSteps = 1000;          // a busy client may take long to read its header
 constexpr unsigned kMultiplexedMinor = 42;  // Content-Type multiplexed-stream from API 1.42 on
 constexpr size_t kInputBytes = 64 * 1024;
 
@@ -56,10 +57,10 @@ std::string framed(OutputKind stream, std::string_view bytes, bool frame) {
 }
 
 void settle(int fd) {
-  for (int i = 0; i < kSettleMilliseconds; ++i) {
+  for (int i = 0; i < kSettleSteps; ++i) {
     int unread = 0;
     if (ioctl(fd, SIOCOUTQ, &unread) != 0 || unread == 0) return;
-    std::this_thread::sleep_for(std::chrono::milliseconds(1));
+    std::this_thread::sleep_for(kSettleStep);
   }
 }
 

@@ -25,7 +25,7 @@ const char* rawStreamType(const Request& request, bool terminal, bool hijacked);
 std::string framed(OutputKind stream, std::string_view bytes, bool frame);
 
 // docker-py reads the descriptor under its HTTP buffer, so what comes right behind the header could
-// be lost: waits (a few milliseconds at most) until the client has taken the header.
+// be lost: waits (bounded, usually not at all) until the client has taken the header.
 void settle(int fd);
 
 // Client → process. `open` gives the process's input stream (it may block until the process runs)

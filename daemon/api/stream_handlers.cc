@@ -150,15 +150,30 @@ void wait(Exchange& exchange, Engine& engine) {
 
 // --- exec ---
 
+void publishExecStart(Engine& engine, const Exec& exec) {
+  std::string command;
+  for (const std::string& argument : exec.spec().arguments) command += " " + argument;
+  engine.containers().publish(*exec.container(), "exec_start:" + command, {{"execID", exec.id()}});
+}
+
 void runExec(Exchange& exchange, Engine& engine, const std::shared_ptr<Exec>& exec) {
   const ExecSpec& spec = exec->spec();
-  std::unique_ptr<OutputSubscription> subscription;
-  // Started before the connection is taken over: a command that cannot start is an HTTP error.
-  engine.execs().start(exec, [&](ProcessOutput& output) { subscription = output.subscribe(); });
-  engine.containers().publish(*exec->container(), "exec_start: " + spec.arguments.front(),
-                              {{"execID", exec->id()}});
+  checkStep(Step::kExec, exec->container()->state().status, exec->container()->id());
+  if (exec->state().started) {
+    throw Error(ErrorKind::kConflict, "exec " + exec->id() + " has already run");
+  }
   const RawConnection connection =
       exchange.hijack(rawStreamType(exchange.request(), spec.tty, true));
+  RawSink out(connection.fd);
+  std::unique_ptr<OutputSubscription> subscription;
+  try {
+    engine.execs().start(exec, [&](ProcessOutput& output) { subscription = output.subscribe(); });
+  } catch (const Error& error) {
+    // As Docker does it: the reason is output, and the client asks for the exit code (126, 127).
+    settle(connection.fd);
+    return out.write(framed(OutputKind::kStdout, std::string(error.what()) + "\r\n", !spec.tty));
+  }
+  publishExecStart(engine, *exec);
   const auto over = std::make_shared<std::atomic<bool>>(false);
   const auto watch = exchange.onDisconnect([&, over] {
     over->store(true);
@@ -174,7 +189,6 @@ void runExec(Exchange& exchange, Engine& engine, const std::shared_ptr<Exec>& ex
   }
   settle(connection.fd);
   try {
-    RawSink out(connection.fd);
     sendOutput(*subscription, {spec.attach_stdout, spec.attach_stderr}, !spec.tty, out);
   } catch (const Error& error) {
     log::debug(std::string("exec: ") + error.what());
@@ -191,8 +205,7 @@ void startExec(Exchange& exchange, Engine& engine) {
   const Json body = fields::parseObject(exchange.text(), "the exec start configuration");
   if (!fields::boolean(body, "Detach")) return runExec(exchange, engine, exec);
   engine.execs().start(exec);
-  engine.containers().publish(*exec->container(), "exec_start: " + exec->spec().arguments.front(),
-                              {{"execID", exec->id()}});
+  publishExecStart(engine, *exec);
   exchange.empty(200);
 }
 

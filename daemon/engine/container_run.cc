@@ -192,8 +192,10 @@ void Containers::finish(const std::shared_ptr<Container>& container,
     if (!end.process && end.vm->reason != "terminated" && end.vm->reason != "killed") {
       log::warning("container " + container->id() + ": " + cause);
     }
+    const bool remove = container->spec().auto_remove && !container->removalHeld();
+    again = !remove && wantsRestart(*container, exit_code);
     save(*container, [&](ContainerState& state) {
-      state.status = Status::kExited;
+      state.status = again ? Status::kRestarting : Status::kExited;
       state.exit_code = exit_code;
       state.out_of_memory = end.process && end.process->out_of_memory;
       state.finished_ns = nowNs();
@@ -204,11 +206,6 @@ void Containers::finish(const std::shared_ptr<Container>& container,
     if (end.process && end.process->out_of_memory) publish(*container, "oom");
     publish(*container, "die", {{"exitCode", std::to_string(exit_code)}});
     execs_->containerEnded(container->id());
-    const bool remove = container->spec().auto_remove && !container->removalHeld();
-    again = !remove && wantsRestart(*container);
-    if (again) {
-      save(*container, [](ContainerState& state) { state.status = Status::kRestarting; });
-    }
     container->endRun({exit_code, ""});
     // What is removed anyway need not be synced.
     if (const auto vm = run->release()) {
@@ -222,7 +219,7 @@ void Containers::finish(const std::shared_ptr<Container>& container,
 
 // --- restart policies ---
 
-bool Containers::wantsRestart(const Container& container) const {
+bool Containers::wantsRestart(const Container& container, int exit_code) const {
   const ContainerSpec& spec = container.spec();
   const ContainerState state = container.state();
   if (state.stopped_by_user) return false;
@@ -233,7 +230,7 @@ bool Containers::wantsRestart(const Container& container) const {
     case RestartPolicy::kUnlessStopped:
       return true;
     case RestartPolicy::kOnFailure:
-      return state.exit_code != 0 &&
+      return exit_code != 0 &&
              (spec.restart_attempts == 0 || state.restarts < spec.restart_attempts);
   }
   return false;

@@ -80,7 +80,7 @@ class Containers {
               const Run::End& end);
   [[noreturn]] void failStart(const std::shared_ptr<Container>& container, const Error& error,
                               int exit_code);
-  bool wantsRestart(const Container& container) const;
+  bool wantsRestart(const Container& container, int exit_code) const;
   void restartLater(const std::shared_ptr<Container>& container);
   void wakeRestarts();
   void removeLocked(const std::shared_ptr<Container>& container);

@@ -107,7 +107,7 @@ void Containers::restoreOne(const std::shared_ptr<Container>& container) {
     detachNetwork(*container);
   }
   const bool again =
-      state.status == Status::kRestarting || (state.running() && wantsRestart(*container)) ||
+      state.status == Status::kRestarting || (state.running() && wantsRestart(*container, kKilledExitCode)) ||
       (container->spec().restart == RestartPolicy::kAlways && state.status == Status::kExited);
   if (!again) return;
   save(*container, [](ContainerState& changed) { changed.status = Status::kRestarting; });

@@ -315,7 +315,9 @@ struct LocalHost::State {
   std::map<std::string, std::shared_ptr<Machine>> machines;  // by folder
 };
 
-LocalHost::LocalHost() : state_(std::make_shared<State>()) {}
+LocalHost::LocalHost() : state_(std::make_shared<State>()) {
+  signal(SIGPIPE, SIG_IGN);  // as hulld does
+}
 
 LocalHost::~LocalHost() {
   for (const auto& [directory, machine] : state_->machines) {

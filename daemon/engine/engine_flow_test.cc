@@ -1,0 +1,287 @@
+// The whole engine below its API, over machines of local processes: runs, exits, restarts of the
+// engine, crashes, removals.
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+
+#include <filesystem>
+#include <thread>
+
+#include "base/file.h"
+#include "daemon/engine/engine.h"
+#include "daemon/testing/local_machine.h"
+#include "daemon/vm/output_log.h"
+#include "image/store/database.h"
+
+namespace hull::engine {
+namespace {
+
+using ::testing::HasSubstr;
+
+class EngineFlowTest : public ::testing::Test {
+ protected:
+  void SetUp() override { boot(); }
+
+  void boot() {
+    options_.root = root_.path();
+    EngineLock lock(options_.root);
+    EngineParts parts;
+    host_.usedBy(parts);
+    parts.network = testing::makeLocalNetwork();
+    parts.images = std::make_shared<image::ImageStore>(options_.root);
+    if (parts.images->list().empty()) testing::addTestImages(*parts.images);
+    engine_ = std::make_unique<Engine>(std::move(lock), std::move(parts), options_);
+  }
+  void reboot() {
+    engine_.reset();
+    boot();
+  }
+
+  std::shared_ptr<Container> create(const std::string& script, const std::string& more = "",
+                                    const std::string& name = "box") {
+    const std::string body =
+        R"({"Image":"debian","Cmd":["sh","-c",")" + script + "\"]" + more + "}";
+    return containers().get(containers().create(body, name, "").id);
+  }
+  Containers& containers() { return engine_->containers(); }
+  std::shared_ptr<Container> box() { return containers().get("box"); }
+
+  int exitOf(const std::shared_ptr<Container>& container) {
+    const auto wait = container->wait(Container::WaitCondition::kNotRunning);
+    const auto result = wait->getFor(std::chrono::minutes(1));
+    EXPECT_TRUE(result) << "it did not end";
+    return result ? result->exit_code : -1;
+  }
+  std::string logOf(const Container& container) {
+    LogReader reader(container.logPath(), {}, nullptr);
+    std::string text;
+    while (const auto entry = reader.next()) text += entry->text;
+    return text;
+  }
+  template <typename Work>
+  std::string refusal(ErrorKind kind, Work&& work) {
+    try {
+      work();
+    } catch (const Error& error) {
+      EXPECT_EQ(error.kind(), kind) << error.what();
+      return error.what();
+    }
+    return "accepted";
+  }
+
+  TemporaryDirectory root_{"hull-engine"};
+  testing::LocalHost host_;
+  EngineOptions options_;
+  std::unique_ptr<Engine> engine_;
+};
+
+TEST_F(EngineFlowTest, RunsAndRecordsTheEnd) {
+  const auto container = create("echo out; exit 7");
+  EXPECT_TRUE(containers().start(container));
+  EXPECT_EQ(exitOf(container), 7);
+  EXPECT_EQ(logOf(*container), "out\n");
+  EXPECT_EQ(container->state().status, Status::kExited);
+  EXPECT_TRUE(containers().start(container));  // once more, the log goes on
+  EXPECT_EQ(exitOf(container), 7);
+  EXPECT_EQ(logOf(*container), "out\nout\n");
+  containers().remove(container, false);
+  EXPECT_THROW(box(), Error);
+  EXPECT_FALSE(fileExists(container->folder()));
+}
+
+TEST_F(EngineFlowTest, AutoRemoveAndWaitForIt) {
+  const auto container = create("true", R"(,"HostConfig":{"AutoRemove":true})");
+  const auto removed = container->wait(Container::WaitCondition::kRemoved);
+  containers().start(container);
+  const auto result = removed->getFor(std::chrono::minutes(1));
+  ASSERT_TRUE(result);
+  EXPECT_EQ(result->exit_code, 0);
+  EXPECT_THROW(box(), Error);
+}
+
+TEST_F(EngineFlowTest, MissingProgramIsToldAndLeavesNothingRunning) {
+  const auto container = create("", R"(,"Entrypoint":["/no/such"])");
+  EXPECT_THAT(refusal(ErrorKind::kInvalidArgument, [&] { containers().start(container); }),
+              HasSubstr("no such file or directory"));
+  EXPECT_EQ(container->state().status, Status::kCreated);
+  EXPECT_EQ(container->state().exit_code, 127);
+  EXPECT_FALSE(engine_->parts().adopt_vm(container->vmFolder()));
+  containers().remove(container, false);
+}
+
+TEST_F(EngineFlowTest, StopSendsTheSignalThenKills) {
+  const auto polite = create("trap 'exit 5' TERM; echo ready; while :; do sleep 0.05; done");
+  containers().start(polite);
+  while (logOf(*polite).empty()) std::this_thread::yield();
+  EXPECT_TRUE(containers().stop(polite, {}));
+  EXPECT_EQ(polite->state().exit_code, 5);
+  EXPECT_FALSE(containers().stop(polite, {}));
+  const auto stubborn =
+      create("trap '' TERM; echo ready; while :; do sleep 0.05; done", "", "mule");
+  containers().start(stubborn);
+  while (logOf(*stubborn).empty()) std::this_thread::yield();
+  EXPECT_TRUE(containers().stop(stubborn, {std::nullopt, 0}));
+  EXPECT_EQ(stubborn->state().exit_code, 137);
+}
+
+TEST_F(EngineFlowTest, RunningContainersOutliveTheEngine) {
+  containers().start(
+      create("echo one; while [ ! -e stop ]; do sleep 0.05; done; echo two; exit 9"));
+  while (logOf(*box()).empty()) std::this_thread::yield();
+  reboot();
+  EXPECT_EQ(box()->state().status, Status::kRunning);
+  writeFileAtomic(box()->vmFolder() + "/rootfs/stop", "");
+  EXPECT_EQ(exitOf(box()), 9);
+  EXPECT_EQ(logOf(*box()), "one\ntwo\n");
+}
+
+TEST_F(EngineFlowTest, AnEndWhileNoEngineRanIsNotLost) {
+  containers().start(create("while [ ! -e stop ]; do sleep 0.05; done; echo late; exit 4"));
+  const auto container = box();
+  engine_.reset();
+  writeFileAtomic(container->vmFolder() + "/rootfs/stop", "");
+  boot();
+  EXPECT_EQ(exitOf(box()), 4);
+  EXPECT_EQ(logOf(*box()), "late\n");
+}
+
+TEST_F(EngineFlowTest, AMachineThatEndedMeanwhileIsFinished) {
+  containers().start(create("sleep 1000", R"(,"HostConfig":{"RestartPolicy":{"Name":"no"}})"));
+  const std::string folder = box()->vmFolder();
+  engine_.reset();
+  host_.crash(folder);
+  boot();
+  EXPECT_EQ(box()->state().status, Status::kExited);
+  EXPECT_EQ(box()->state().exit_code, 137);
+  EXPECT_TRUE(containers().start(box()));
+  containers().remove(box(), true);
+}
+
+TEST_F(EngineFlowTest, AMachineThatEndsUnderTheEngineIs137) {
+  const auto container = create("sleep 1000");
+  containers().start(container);
+  host_.crash(container->vmFolder());
+  EXPECT_EQ(exitOf(container), 137);
+}
+
+TEST_F(EngineFlowTest, StraysAreSwept) {
+  // A folder that no record names, as a kill in the middle of create or remove leaves it.
+  makeDirectories(options_.root + "/containers/0123/vm");
+  makeDirectories(buildFolder(options_) + "/build-x");
+  // A machine whose container is not running by the record: a start cut short.
+  const auto container = create("sleep 1000");
+  VmSpec spec;
+  spec.directory = container->vmFolder();
+  engine_->parts().start_vm(std::move(spec))->abandon();
+  const std::string folder = container->vmFolder();
+  reboot();
+  EXPECT_FALSE(fileExists(options_.root + "/containers/0123"));
+  EXPECT_FALSE(fileExists(buildFolder(options_) + "/build-x"));
+  EXPECT_FALSE(engine_->parts().adopt_vm(folder));
+  EXPECT_EQ(box()->state().status, Status::kCreated);
+}
+
+TEST_F(EngineFlowTest, RestartPoliciesAndTheirEnd) {
+  const auto failing =
+      create("echo try; exit 1",
+             R"(,"HostConfig":{"RestartPolicy":{"Name":"on-failure","MaximumRetryCount":2}})");
+  containers().start(failing);
+  while (failing->state().status != Status::kExited) std::this_thread::yield();
+  EXPECT_EQ(failing->state().exit_code, 1);
+  EXPECT_EQ(logOf(*failing), "try\ntry\ntry\n");
+  EXPECT_EQ(failing->state().restarts, 2);
+  const auto always =
+      create("exit 0", R"(,"HostConfig":{"RestartPolicy":{"Name":"always"}})", "al");
+  containers().start(always);
+  while (always->state().restarts < 2) std::this_thread::yield();
+  containers().stop(always, {std::nullopt, 0});
+  EXPECT_EQ(exitOf(always), 0);
+  containers().remove(always, true);
+}
+
+TEST_F(EngineFlowTest, NamesAndConflicts) {
+  const auto container = create("sleep 1000");
+  EXPECT_THAT(refusal(ErrorKind::kConflict, [&] { create("true"); }),
+              HasSubstr("is already in use by container"));
+  EXPECT_THAT(
+      refusal(ErrorKind::kNotFound, [&] { containers().create(R"({"Image":"no"})", "", ""); }),
+      HasSubstr("No such image: no:latest"));
+  containers().rename(container, "other");
+  EXPECT_EQ(containers().get("other")->id(), container->id());
+  EXPECT_EQ(containers().get(container->id().substr(0, 6))->id(), container->id());
+  containers().start(container);
+  EXPECT_FALSE(containers().start(container));
+  EXPECT_THAT(refusal(ErrorKind::kConflict, [&] { containers().remove(container, false); }),
+              HasSubstr("container is running"));
+  containers().pause(container);
+  EXPECT_EQ(container->state().status, Status::kPaused);
+  refusal(ErrorKind::kConflict, [&] { containers().withGuest(container, [](Vm&) {}); });
+  containers().unpause(container);
+  containers().remove(container, true);
+  EXPECT_TRUE(containers().list().empty());
+}
+
+TEST_F(EngineFlowTest, PortConflictUndoesTheStart) {
+  const std::string ports = R"(,"HostConfig":{"PortBindings":{"80/tcp":[{"HostPort":"80"}]}})";
+  containers().start(create("sleep 1000", ports));
+  const auto second = create("sleep 1000", ports, "second");
+  EXPECT_THAT(refusal(ErrorKind::kConflict, [&] { containers().start(second); }),
+              HasSubstr("port is already allocated"));
+  EXPECT_FALSE(engine_->parts().adopt_vm(second->vmFolder()));
+  containers().remove(box(), true);
+  EXPECT_TRUE(containers().start(second));
+  containers().remove(second, true);
+}
+
+TEST_F(EngineFlowTest, ExecsRunAndEndWithTheirContainer) {
+  const auto container = create("sleep 1000");
+  containers().start(container);
+  ExecSpec spec;
+  spec.arguments = {"sh", "-c", "exit 6"};
+  const auto exec = engine_->execs().create(container, spec);
+  engine_->execs().start(exec);
+  EXPECT_TRUE(exec->awaitExit([] { return false; }));
+  EXPECT_EQ(exec->state().exit_code, 6);
+  refusal(ErrorKind::kConflict, [&] { engine_->execs().start(exec); });
+  spec.arguments = {"no-such-program"};
+  const auto missing = engine_->execs().create(container, spec);
+  EXPECT_THAT(refusal(ErrorKind::kInvalidArgument, [&] { engine_->execs().start(missing); }),
+              HasSubstr("executable file not found"));
+  EXPECT_EQ(missing->state().exit_code, 127);
+  spec.arguments = {"sleep", "1000"};
+  const auto lasting = engine_->execs().create(container, spec);
+  engine_->execs().start(lasting);
+  containers().remove(container, true);
+  EXPECT_TRUE(lasting->awaitExit([] { return false; }));
+  EXPECT_EQ(lasting->state().exit_code, 137);
+}
+
+TEST_F(EngineFlowTest, ASecondEngineIsRefused) {
+  EXPECT_THAT(refusal(ErrorKind::kConflict, [&] { EngineLock second(options_.root); }),
+              HasSubstr("another engine (process " + std::to_string(getpid())));
+}
+
+TEST_F(EngineFlowTest, ANewerDatabaseIsRefused) {
+  engine_.reset();
+  const auto version = [&](const char* text) {
+    std::array<const char*, 1> none{"SELECT 1"};
+    image::Database database(options_.root + "/other.db", none);
+    database.execute(text);
+  };
+  version("PRAGMA user_version = 99");
+  std::filesystem::rename(options_.root + "/other.db", options_.root + "/engine.db");
+  refusal(ErrorKind::kNotSupported, [&] { StateDb db(options_.root + "/engine.db"); });
+  std::filesystem::remove(options_.root + "/engine.db");
+}
+
+TEST_F(EngineFlowTest, StopContainersAtTheEnd) {
+  containers().start(create("sleep 1000", R"(,"StopSignal":"KILL")"));
+  options_.stop_containers = true;
+  reboot();
+  options_.stop_containers = false;
+  EXPECT_EQ(box()->state().status, Status::kRunning);  // the first engine had not been told
+  reboot();
+  EXPECT_EQ(box()->state().status, Status::kExited);
+}
+
+}  // namespace
+}  // namespace hull::engine

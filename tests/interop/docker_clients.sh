@@ -1,0 +1,123 @@
+#!/bin/bash
+# usage: docker_clients.sh HULLD-FAKE
+# Real Docker clients (docker, docker-py) against the engine's API, its machines replaced by local
+# processes (daemon/testing/local_machine.h), so it runs on any host. Exit 77: no client is there.
+set -u
+engine=$1
+folder=$(mktemp -d /tmp/hull-docker.XXXXXX)
+failed=0 passed=0
+export DOCKER_HOST=unix://$folder/s DOCKER_CONFIG=$folder/config DOCKER_BUILDKIT=0
+mkdir "$folder/config"
+
+finish() {
+  [[ -n ${engine_pid:-} ]] && kill "$engine_pid" 2>/dev/null && wait "$engine_pid" 2>/dev/null
+  rm -rf "$folder"
+}
+trap finish EXIT
+
+if ! command -v docker >/dev/null; then
+  echo "skipped: no docker client here (Debian: docker.io or docker-cli)"
+  exit 77
+fi
+"$engine" "$folder/root" "$folder/s" 2>"$folder/log" &
+engine_pid=$!
+for _ in $(seq 100); do docker version >/dev/null 2>&1 && break; sleep 0.1; done
+
+# check NAME STATUS PATTERN COMMAND…: the exit status, and an extended regular expression that the
+# whole output (both streams) must match somewhere.
+check() {
+  local name=$1 status=$2 pattern=$3 output code
+  shift 3
+  output=$(timeout 60 "$@" 2>&1)
+  code=$?
+  if [[ $code == "$status" && $output =~ $pattern ]]; then
+    passed=$((passed + 1))
+  else
+    failed=$((failed + 1))
+    printf 'FAILED %s: status %s (wanted %s), output (wanted /%s/):\n%s\n' "$name" "$code" "$status" "$pattern" "$output"
+  fi
+}
+
+check "version" 0 'Server: Hull' docker version
+check "info" 0 'Storage Driver: hull' docker info
+check "run prints" 0 '^hello$' docker run --rm debian echo hello
+check "run keeps both streams and the exit code" 7 $'out\nerr' docker run --rm debian sh -c 'echo out; sleep 0.1; echo err >&2; exit 7'
+check "input reaches the process and ends" 0 '^abc$' bash -c 'echo abc | docker run --rm -i debian cat'
+check "large output is complete" 0 '^3000000$' bash -c 'docker run --rm debian head -c 3000000 /dev/zero | wc -c'
+check "large input is complete" 0 '^3000000$' bash -c 'head -c 3000000 /dev/zero | docker run --rm -i debian wc -c'
+check "short runs lose nothing" 0 '^20$' bash -c 'for i in $(seq 20); do docker run --rm debian echo x; done | grep -c x'
+check "missing program" 127 'executable file not found' docker run --rm debian nosuchprogram
+check "not a program" 126 'is a directory' docker run --rm debian /etc
+check "unknown image" 125 'nosuchimage' docker run --rm localhost:1/nosuchimage true
+check "host network is refused" 125 'publish its ports' docker run --rm --network host debian true
+check "terminal" 0 '/dev/pts' docker run --rm -t debian tty
+check "detached" 0 '^[0-9a-f]{64}$' docker run -d --name web -p 8080:80 -e X=1 -l a=b debian sh -c 'trap "exit 3" TERM; echo started; while :; do sleep 0.05; done'
+check "name in use" 125 'already in use' docker run -d --name web debian true
+check "port in use" 125 'port is already allocated' docker run --rm -p 8080:80 debian true
+check "ps" 0 'web' docker ps --filter label=a=b --filter name=web
+check "ps filter" 0 '^$' docker ps -q --filter label=a=c
+check "port" 0 '80/tcp -> 0.0.0.0:8080' docker port web
+check "logs" 0 '^started$' docker logs web
+check "logs with times" 0 '^20[0-9-]*T[0-9:.]*Z started$' docker logs -t --tail 1 web
+check "exec" 5 'in 1' docker exec web sh -c 'echo in $X; exit 5'
+check "exec with input" 0 '^zz$' bash -c 'echo zz | docker exec -i web cat'
+check "exec of nothing" 127 'executable file not found' docker exec web nosuch
+check "inspect" 0 '^running 172.17.0.*1.*b$' docker inspect -f '{{.State.Status}} {{.NetworkSettings.IPAddress}} {{index .Config.Env 0}} {{.Config.Labels.a}}' web
+echo content >"$folder/f"
+check "cp into a running container" 0 '' docker cp "$folder/f" web:/etc/f
+check "cp out of it" 0 'content' bash -c "docker cp web:/etc/f - | tar -xO"
+check "cp of nothing" 1 'Could not find the file' docker cp web:/nosuch -
+check "diff" 0 '/etc/f' docker diff web
+check "commit" 0 'sha256:' docker commit web mine:1
+check "pause" 0 'web' docker pause web
+check "paused exec is refused" 1 'is paused' docker exec web true
+check "unpause" 0 'web' docker unpause web
+check "stats" 0 'web' docker stats --no-stream
+check "top" 0 'main' docker top web
+check "rename" 0 '' docker rename web web2
+check "remove a running one" 1 'stop the container before removing' docker rm web2
+check "stop" 0 'web2' docker stop web2
+check "its exit code" 0 'Exited \(3\)' docker ps -a
+check "start again, kill, wait" 0 '137' bash -c 'docker start web2 && docker kill web2 && docker wait web2'
+check "remove" 0 'web2' docker rm web2
+check "cp before the start" 0 'content' bash -c "docker create --name early debian cat etc/g && docker cp $folder/f early:/etc/g && docker start -a early && docker rm early"
+check "save" 0 '' docker save -o "$folder/save.tar" mine:1
+check "rmi" 0 'Deleted' docker rmi mine:1
+check "load" 0 'Loaded image: mine:1' docker load -i "$folder/save.tar"
+check "tag and history" 0 'ADD rootfs' bash -c 'docker tag mine:1 mine:2 && docker history mine:2'
+check "import" 0 'sha256:' bash -c "tar -C $folder -c f | docker import -c 'CMD [\"true\"]' - imported:1"
+mkdir "$folder/context"
+printf 'FROM debian\nCOPY a /a\nENV X=1\nCMD ["true"]\n' >"$folder/context/Dockerfile"
+echo A >"$folder/context/a"
+check "build" 0 'Successfully tagged built:1' docker build -t built:1 "$folder/context"
+printf 'FROM debian\nNONSENSE\n' >"$folder/context/Bad"
+check "build error" 1 'NONSENSE' docker build -f "$folder/context/Bad" "$folder/context"
+check "images" 0 'built' docker images
+check "networks" 0 '172.17.0.1' docker network inspect bridge -f '{{(index .IPAM.Config 0).Gateway}}'
+check "events" 0 'container (create|start|die)' bash -c 'docker run --rm debian true; docker events --since 10s --until 0s'
+check "prune" 0 'Total reclaimed space' docker system prune -f
+check "swarm" 1 'not a swarm manager' docker service ls
+
+if python3 -c 'import docker' 2>/dev/null; then
+  check "docker-py" 0 '^hello b.in' python3 - <<'PYTHON'
+import docker
+client = docker.from_env(timeout=30)
+for _ in range(10):
+    assert client.containers.run("debian", ["echo", "hello"], remove=True) == b"hello\n"
+box = client.containers.run("debian", ["sh", "-c", "echo up; exec sleep 100"], detach=True, labels={"k": "v"})
+assert client.containers.list(filters={"label": "k=v"})[0].id == box.id
+code, out = box.exec_run(["echo", "in"])
+socket = client.api.attach_socket(box.id, params={"stdout": 1, "logs": 1, "stream": 1})
+assert socket.read(8)[-1] == 3 and socket.read(3) == b"up\n"
+box.stop(timeout=0)
+assert box.wait()["StatusCode"] in (137, 143)
+assert box.logs() == b"up\n"
+box.remove()
+print("hello", out, code)
+PYTHON
+else
+  echo "skipped: docker-py is not here (Debian: python3-docker)"
+fi
+
+echo "$passed passed, $failed failed"
+[[ $failed == 0 ]] || { tail -20 "$folder/log"; exit 1; }
