@@ -17,22 +17,38 @@ as_root() {
   fi
 }
 
-# Installs what is missing of the packages named in the files given. Nothing to do is quick.
+# Installs what is missing of the packages named in the files given; of "a|b" the first that the release has.
+# Nothing to do is quick.
 install_packages() {
-  local wanted missing
-  wanted=$(sed 's/#.*//' "$@" | sort -u)
-  # The guest kernel's source has the release in its name; an older or newer one does as well.
-  missing=$(for package in $wanted; do
-    dpkg-query -W -f='${db:Status-Status}\n' "$package" 2>/dev/null | grep -qx installed || echo "$package"
-  done)
+  local missing
+  missing=$(missing_packages "$@")
   [[ -z $missing ]] && return
-  say "installing packages: $(echo $missing)"
-  # shellcheck disable=SC2086
   as_root env DEBIAN_FRONTEND=noninteractive apt-get update -qq || note "apt-get update failed; trying with the lists at hand"
+  missing=$(for choice in $missing; do first_available "$choice"; done)
+  say "installing packages: $(tr '\n' ' ' <<<"$missing")"
   # shellcheck disable=SC2086
   as_root env DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends $missing >/dev/null ||
-    die "apt-get install failed for: $missing
-  next: run 'apt-get update' and 'apt-get install $(echo $missing)' by hand and read what they say"
+    die "apt-get install failed for: $(tr '\n' ' ' <<<"$missing")
+  next: run 'apt-get update' and 'apt-get install' of these by hand and read what they say"
+}
+
+missing_packages() {
+  local choice package here
+  for choice in $(sed 's/#.*//' "$@" | sort -u); do
+    here=
+    for package in ${choice//|/ }; do
+      dpkg-query -W -f='${db:Status-Status}\n' "$package" 2>/dev/null | grep -qx installed && here=1
+    done
+    [[ -n $here ]] || echo "$choice"
+  done
+}
+
+first_available() {
+  local package
+  for package in ${1//|/ }; do
+    apt-cache show "$package" >/dev/null 2>&1 && { echo "$package"; return; }
+  done
+  echo "${1%%|*}"
 }
 
 # Configures and builds `preset`; the log is shown when it fails.
