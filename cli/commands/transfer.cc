@@ -76,8 +76,6 @@ void addPush(CLI::App& app, Context& context) {
   command->add_option("IMAGE", o->name)->required();
   command->callback([&context, o] {
     const image::Reference name = image::Reference::parse(o->name);
-    if (!o->quiet)
-      std::cout << fmt::format("The push refers to repository [{}]", name.name()) << std::endl;
     ProgressDisplay display(stdout);
     JsonLines lines([&](const json& event) {
       if (!o->quiet) display.show(event);
