@@ -154,7 +154,8 @@ TEST_F(Builder, MetadataEndsUpInTheConfiguration) {
   const auto image = build(
       "FROM scratch\nENV A=1 B=\"two words\"\nENV C $A-x\nLABEL l=$B\nEXPOSE 80 53/udp "
       "8000-8002\nVOLUME /data\n"
-      "WORKDIR /w\nWORKDIR sub\nENTRYPOINT [\"/e\"]\nCMD [\"c\"]\nSTOPSIGNAL SIGINT\nUSER me\nHEALTHCHECK "
+      "WORKDIR /w\nWORKDIR sub\nENTRYPOINT [\"/e\"]\nCMD [\"c\"]\nSTOPSIGNAL SIGINT\nUSER "
+      "me\nHEALTHCHECK "
       "--interval=5s CMD true\n");
   const auto& config = image.config.config;
   EXPECT_THAT(config.env, ElementsAre("A=1", "B=two words", "C=1-x"));

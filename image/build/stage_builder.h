@@ -1,5 +1,6 @@
 // Executes the instructions of one stage. Metadata and file selection happen here on the host; the
-// RUN steps of the stage share one StageSession, opened when the first of them is not cached.
+// RUN steps of the stage share one StageSession, opened when the first of them is not cached. The
+// instructions are in stage_run.cc, stage_copy.cc and stage_metadata.cc.
 // One stage, one thread.
 #pragma once
 
@@ -52,7 +53,6 @@ class StageBuilder {
   RootFs& root() { return *root_; }
 
  private:
-  friend class Instructions;
   void start();  // FROM
   void startFromImage(const image::Image& image);
   void execute(const Instruction& at);
