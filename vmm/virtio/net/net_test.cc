@@ -126,6 +126,7 @@ class TapTest : public ::testing::Test {
     if (ioctl(tap_.get(), TUNSETIFF, &request) < 0) GTEST_SKIP() << "may not make a tap";
     socket_ = Fd(socket(AF_PACKET, SOCK_RAW | SOCK_NONBLOCK | SOCK_CLOEXEC, htons(kProtocol)));
     if (!socket_) GTEST_SKIP() << "may not open a packet socket";
+    silenceHost(request.ifr_name);
     request.ifr_flags = IFF_UP;
     ASSERT_EQ(ioctl(socket_.get(), SIOCSIFFLAGS, &request), 0);
     ASSERT_EQ(ioctl(socket_.get(), SIOCGIFINDEX, &request), 0);
@@ -135,6 +136,12 @@ class TapTest : public ::testing::Test {
     address.sll_ifindex = request.ifr_ifindex;
     ASSERT_EQ(bind(socket_.get(), reinterpret_cast<sockaddr*>(&address), sizeof address), 0);
     device_.emplace(NetConfig{tap_.get(), kMac, 1500}, loop_);
+  }
+  // The host's IPv6 would greet its neighbours on the new interface and use up buffers of the test.
+  static void silenceHost(const std::string& interface) {
+    const Fd setting(open(("/proc/sys/net/ipv6/conf/" + interface + "/disable_ipv6").c_str(),
+                          O_WRONLY | O_CLOEXEC));
+    if (setting) writeFull(setting.get(), "1");
   }
   void activate(uint64_t features) {
     std::vector<Queue> queues;
