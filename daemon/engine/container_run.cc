@@ -289,7 +289,12 @@ void Containers::withGuest(const std::shared_ptr<Container>& container, const Gu
   if (const auto run = container->run()) return work(*run->vm());  // started while we waited
   ContainerState ignored;
   const auto vm = boot(*container, false, ignored);
-  work(*vm);
+  try {
+    work(*vm);
+  } catch (...) {
+    vm->stop(kPowerOffTime);  // orderly all the same: the disk stays
+    throw;
+  }
   vm->stop(kPowerOffTime);
 }
 

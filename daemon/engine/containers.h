@@ -11,6 +11,7 @@
 #include <memory>
 #include <mutex>
 #include <optional>
+#include <set>
 #include <string>
 #include <string_view>
 #include <vector>
@@ -84,7 +85,7 @@ class Containers {
   void restartLater(const std::shared_ptr<Container>& container);
   void wakeRestarts();
   void removeLocked(const std::shared_ptr<Container>& container);
-  void sweepFolders();
+  void sweepFolders(const std::set<std::string>& recorded);
   void restoreOne(const std::shared_ptr<Container>& container);
   bool adoptRun(const std::shared_ptr<Container>& container);
   void save(Container& container, const std::function<void(ContainerState&)>& edit);

@@ -1,5 +1,6 @@
 // Containers: what an earlier engine process left, and the end of this one.
 #include <filesystem>
+#include <set>
 
 #include "base/error.h"
 #include "base/log.h"
@@ -15,7 +16,9 @@ constexpr std::chrono::seconds kStrayPowerOffTime{5};
 
 void Containers::restore(Execs& execs) {
   execs_ = &execs;
+  std::set<std::string> recorded;  // also those that cannot be restored: their folders stay
   for (auto& row : db_.load()) {
+    recorded.insert(row.record.id);
     try {
       std::vector<image::Digest> layers;
       for (const auto& text : row.record.diff_ids) layers.push_back(image::Digest::parse(text));
@@ -35,7 +38,7 @@ void Containers::restore(Execs& execs) {
       log::error("restore container " + container->id() + ": " + error.what());
     }
   }
-  sweepFolders();
+  sweepFolders(recorded);
 }
 
 // The VM of an earlier engine process, taken over. False when there is none.
@@ -107,22 +110,20 @@ void Containers::restoreOne(const std::shared_ptr<Container>& container) {
     detachNetwork(*container);
   }
   const bool again =
-      state.status == Status::kRestarting || (state.running() && wantsRestart(*container, kKilledExitCode)) ||
+      state.status == Status::kRestarting ||
+      (state.running() && wantsRestart(*container, kKilledExitCode)) ||
       (container->spec().restart == RestartPolicy::kAlways && state.status == Status::kExited);
   if (!again) return;
   save(*container, [](ContainerState& changed) { changed.status = Status::kRestarting; });
   tasks_.run("restart " + container->id(), [this, container] { restartLater(container); });
 }
 
-void Containers::sweepFolders() {
+void Containers::sweepFolders(const std::set<std::string>& recorded) {
   std::error_code failed;
   for (const auto& entry :
        std::filesystem::directory_iterator(options_.root + "/containers", failed)) {
     const std::string id = entry.path().filename().string();
-    {
-      const std::lock_guard lock(mutex_);
-      if (containers_.contains(id)) continue;
-    }
+    if (recorded.contains(id)) continue;
     log::info("remove what is left of " + id);
     try {
       if (auto stray = parts_.adopt_vm(entry.path().string() + "/vm")) {
