@@ -144,14 +144,13 @@ CLI::App* addPrefixCommand(CLI::App& app, const std::string& name, const std::st
     if (!words.empty() && words.front() == "--") words.erase(words.begin());
     if (!words.empty() && words.front().size() > 1 && words.front()[0] == '-') {
       throw Exit{kUsageStatus,
-                 fmt::format("{}\nSee 'hull {} --help'.", unknownText(*command, words.front()),
-                             command->get_name())};
+                 fmt::format("{}\nSee '{} --help'.", unknownText(*command, words.front()),
+                             fullName(command))};
     }
     if (words.size() < least_words) {
-      throw Exit{kUsageStatus,
-                 fmt::format("'hull {}' needs at least {} argument{}\nSee 'hull {} --help'.",
-                             command->get_name(), least_words, least_words == 1 ? "" : "s",
-                             command->get_name())};
+      throw Exit{kUsageStatus, fmt::format("'{}' needs at least {} argument{}\nSee '{} --help'.",
+                                           fullName(command), least_words,
+                                           least_words == 1 ? "" : "s", fullName(command))};
     }
   });
   return command;

@@ -17,8 +17,8 @@
 #include "base/file.h"
 #include "base/hash.h"
 #include "base/subprocess.h"
-#include "image/store/codec.h"
 #include "image/layer/testing/tar_builder.h"
+#include "image/store/codec.h"
 #include "image/types/manifest.h"
 
 namespace hull::image {

@@ -9,8 +9,8 @@
 #include <vector>
 
 #include "base/error.h"
-#include "image/store/image_store.h"
 #include "image/layer/testing/tar_builder.h"
+#include "image/store/image_store.h"
 
 namespace hull::image::testing {
 
