@@ -1,5 +1,7 @@
 #include "daemon/engine/container.h"
 
+#include <utility>
+
 #include "base/error.h"
 #include "daemon/engine/names.h"
 
@@ -185,9 +187,11 @@ void Container::beginRun(std::shared_ptr<Run> run) {
 }
 
 void Container::endRun(const ExitResult& result) {
+  std::shared_ptr<Run> run;  // destroyed after the lock is given back: their ends take time
+  std::shared_ptr<ProcessOutput> output;
   const std::lock_guard lock(mutex_);
-  run_ = nullptr;
-  output_ = nullptr;
+  run = std::exchange(run_, nullptr);
+  output = std::exchange(output_, nullptr);
   for (auto it = waits_.begin(); it != waits_.end();) {
     if (it->first == WaitCondition::kRemoved) {
       ++it;
