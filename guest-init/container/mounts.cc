@@ -163,6 +163,8 @@ void makeDevices() {
     if (mknod(device.path, S_IFCHR | 0666, makedev(device.major_number, device.minor_number)) < 0) {
       fail(std::string("create ") + device.path);
     }
+    // The mode of mknod is cut by the umask.
+    if (chmod(device.path, 0666) < 0) fail(std::string("set mode of ") + device.path);
   }
   constexpr std::array<std::pair<const char*, const char*>, 6> kLinks = {
       {{"/proc/self/fd", "/dev/fd"},

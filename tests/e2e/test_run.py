@@ -134,6 +134,10 @@ class Process(EngineTest):
         self.assertNotEqual(result.status, 0)
         self.assertIn("Read-only file system", result.err)
 
+    def test_device_nodes_are_for_everyone(self):
+        self.assertEqual(self.run_in("sh", "-c", "stat -c %a /dev/null /dev/zero /dev/urandom /dev/tty; echo x > /dev/null && ls -ld /dev/shm | cut -c1-10",
+                                     options=["-u", "user"]).out, "666\n666\n666\n666\ndrwxrwxrwt\n")
+
     def test_capabilities_are_dockers_default(self):
         self.assertIn("CapEff:\t00000000a80425fb", self.run_in("cat", "/proc/1/status").out)
         self.assertIn("CapEff:\t0000000000000000", self.run_in("cat", "/proc/1/status", options=["--cap-drop", "ALL"]).out)
