@@ -32,6 +32,8 @@ void sweepBuilds(EngineParts& parts, const EngineOptions& options) {
       if (auto stray = parts.adopt_vm(entry.path().string())) {
         stray->stop(std::chrono::milliseconds(0));
       }
+      // A session's place in the network has its folder's name.
+      if (parts.network) parts.network->detach(entry.path().filename().string());
     } catch (const Error& error) {
       log::warning(std::string("end a build's virtual machine: ") + error.what());
     }

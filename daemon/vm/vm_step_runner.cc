@@ -2,9 +2,11 @@
 
 #include <signal.h>
 #include <sys/socket.h>
+#include <sys/statvfs.h>
 
 #include <atomic>
 #include <condition_variable>
+#include <filesystem>
 #include <map>
 #include <mutex>
 #include <thread>
@@ -27,7 +29,28 @@ constexpr int kKilledExitCode = 128 + SIGKILL;
 constexpr uint64_t kMib = 1 << 20;
 constexpr milliseconds kCancelTimeout = std::chrono::seconds(5);
 constexpr milliseconds kSealTimeout = std::chrono::minutes(10);  // it flushes what was written
-constexpr size_t kSessionRandomBytes = 16;
+constexpr size_t kHostnameRandomBytes = 6;
+constexpr uint64_t kFullDiskBytes = 4 * kMib;  // less than a guest's disk writes at a time
+
+// A guest meets a full disk of the host only as an error of its own disk (virtio-blk has no word
+// for it), so what then fails there is explained by looking at the host's.
+void explainFullDisk(const std::string& directory, const std::string& what) {
+  struct statvfs disk;
+  if (::statvfs(directory.c_str(), &disk) != 0) return;
+  if (uint64_t{disk.f_bavail} * disk.f_frsize >= kFullDiskBytes) return;
+  throw Error(ErrorKind::kNoSpace, what + ": no space left on device of " + directory +
+                                       " (free some, then build again)");
+}
+
+template <typename Work>
+auto explainingFullDisk(const std::string& directory, Work&& work) -> decltype(work()) {
+  try {
+    return work();
+  } catch (const Error& error) {
+    if (error.kind() != ErrorKind::kNoSpace) explainFullDisk(directory, error.what());
+    throw;
+  }
+}
 
 // A place in the network, given back at the end.
 class NetworkPlace {
@@ -69,8 +92,8 @@ class VmSession final : public build::StageSession {
   guest::ProcessExited waitExit(const std::string& process);
   Fd openStream(const std::string& process, guest::OpenStream::Kind kind, uint64_t offset);
 
-  const std::string name_;
   const TemporaryDirectory folder_;
+  const std::string name_;  // the folder's: what sweeps after a killed engine knows no other
   NetworkPlace place_;
   std::unique_ptr<Vm> vm_;
 
@@ -84,8 +107,8 @@ class VmSession final : public build::StageSession {
 VmSession::VmSession(const VmResources& resources, Network* network,
                      const std::string& work_directory, VmSpec spec,
                      const build::SessionOptions& options)
-    : name_(kBuildSessionPrefix + randomHex(kSessionRandomBytes)),
-      folder_(work_directory, kBuildSessionPrefix),
+    : folder_(work_directory, kBuildSessionPrefix),
+      name_(std::filesystem::path(folder_.path()).filename().string()),
       place_(options.network ? network : nullptr, name_) {
   spec.directory = folder_.path();
   if (place_.attachment.tap.valid()) {
@@ -112,7 +135,7 @@ VmSession::~VmSession() {
 
 void VmSession::prepareContainer(const std::vector<std::string>& extra_hosts) {
   const Attachment& at = place_.attachment;
-  const std::string hostname = name_.substr(name_.size() - 12);
+  const std::string hostname = randomHex(kHostnameRandomBytes);
   guest::CreateContainer container;
   container.root_disk = Vm::kRootDisk;
   container.writable_disk = Vm::kWritableDisk;
@@ -192,6 +215,9 @@ build::StepResult VmSession::run(const build::RunStep& step, const build::Output
     if (cancelled_) return {kKilledExitCode, false};
   }
   vm_->request(name_, guest::ForgetProcess{process});
+  if (exited.exit_code != 0) {
+    explainFullDisk(folder_.path(), "exit status " + std::to_string(exited.exit_code));
+  }
   return {exited.exit_code, exited.out_of_memory};
 }
 
@@ -211,15 +237,20 @@ guest::ProcessExited VmSession::waitExit(const std::string& process) {
 }
 
 void VmSession::readLayer(Sink& tar) {
-  const auto sealed = vm_->requestFor<guest::LayerSealed>(name_, guest::SealLayer{}, kSealTimeout);
-  ChunkSource source(openStream("", guest::OpenStream::Kind::kReadLayer, sealed.layer));
-  copy(source, tar);
+  explainingFullDisk(folder_.path(), [&] {
+    const auto sealed =
+        vm_->requestFor<guest::LayerSealed>(name_, guest::SealLayer{}, kSealTimeout);
+    ChunkSource source(openStream("", guest::OpenStream::Kind::kReadLayer, sealed.layer));
+    copy(source, tar);
+  });
 }
 
 void VmSession::applyLayer(Source& tar) {
-  ChunkSink sink(openStream("", guest::OpenStream::Kind::kWriteLayer, 0));
-  copy(tar, sink);
-  sink.finish();
+  explainingFullDisk(folder_.path(), [&] {
+    ChunkSink sink(openStream("", guest::OpenStream::Kind::kWriteLayer, 0));
+    copy(tar, sink);
+    sink.finish();
+  });
 }
 
 void VmSession::cancel() {
