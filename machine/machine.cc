@@ -368,7 +368,11 @@ int run(const MachinePaths& paths, const ExecRequest& request) {
       const size_t got = readSome(STDIN_FILENO, buffer);
       input = got != 0;
       if (got == 0) shutdown(control.get(), SHUT_WR);
-      if (got != 0) writeFull(control.get(), std::span(buffer).first(got));
+      try {
+        if (got != 0) writeFull(control.get(), std::span(buffer).first(got));
+      } catch (const Error&) {
+        input = false;  // the command ended before its input did; what it said is still to be read
+      }
     }
   }
   if (!parser.failure().empty()) {

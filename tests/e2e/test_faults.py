@@ -10,7 +10,7 @@ from harness import BUSYBOX, unique, wait_for, tar_of
 from private_engine import PrivateEngine, engine_command, programs, why_not
 
 # Counts to standard output until told to stop: output is on its way whenever the engine dies.
-COUNTER = "i=0; while [ ! -e /stop ]; do i=$((i+1)); echo $i; [ $((i % 50)) = 0 ] && sleep 0.02; done; echo end $i; exit 7"
+COUNTER = "i=0; while [ ! -e /stop ]; do i=$((i+1)); echo $i; [ $((i % 20)) = 0 ] && sleep 0.2; done; echo end $i; exit 7"
 MEBIBYTE = 1 << 20
 
 
@@ -70,12 +70,15 @@ class KilledEngine(FaultTest):
         self.hulld.hull("run", "-d", "--name", name, *options, BUSYBOX, "sh", "-c", script)
         return name
 
+    def last_line(self, name):
+        return self.hulld.hull("logs", "--tail", "1", name).out
+
     def test_containers_run_on_and_no_output_is_lost_or_doubled(self):
         name = self.run_detached(COUNTER)
         [machine] = self.hulld.machines()
         for _ in range(3):
-            seen = len(self.hulld.logs(name))
-            wait_for(lambda: len(self.hulld.logs(name)) > seen, "more output")
+            seen = self.last_line(name)
+            wait_for(lambda: self.last_line(name) != seen, "more output")
             self.hulld.restart()
         self.assertEqual(self.hulld.machines(), [machine])
         self.hulld.hull("exec", name, "touch", "/stop")
