@@ -9,5 +9,5 @@ set_target_properties(hulld-fake PROPERTIES RUNTIME_OUTPUT_DIRECTORY ${CMAKE_BIN
 
 # Real Docker clients against it; skipped, and said so, where there are none.
 add_test(NAME docker_clients
-  COMMAND ${CMAKE_SOURCE_DIR}/tests/interop/docker_clients.sh $<TARGET_FILE:hulld-fake>)
+  COMMAND ${CMAKE_SOURCE_DIR}/tests/interop/fake/docker_clients.sh $<TARGET_FILE:hulld-fake>)
 set_tests_properties(docker_clients PROPERTIES LABELS interop SKIP_RETURN_CODE 77 TIMEOUT 600)

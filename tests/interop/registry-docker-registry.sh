@@ -1,7 +1,7 @@
 #!/bin/bash
 # An image goes from Debian's docker-registry to hull-registry and back by skopeo: what one serves
 # the other takes, and the manifest's digest stays the same all the way.
-cd "$(dirname "$0")" && . ./registry-common.sh
+cd "$(dirname "$0")" && . ../support/registry-common.sh
 need skopeo; need python3; need docker-registry
 
 port=$(python3 -c 'import socket; s = socket.socket(); s.bind(("127.0.0.1", 0)); print(s.getsockname()[1])')

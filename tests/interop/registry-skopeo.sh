@@ -1,7 +1,7 @@
 #!/bin/bash
 # skopeo pushes an image to hull-registry and copies it back; the bytes are the same. Over plain
 # HTTP, and over TLS with a password.
-cd "$(dirname "$0")" && . ./registry-common.sh
+cd "$(dirname "$0")" && . ../support/registry-common.sh
 need skopeo; need python3; need openssl
 
 make_image "$work/image"
