@@ -158,12 +158,18 @@ Container& Server::container(const std::string& id) {
   return *found->second;
 }
 
-void Server::requireIdle(const Container& which, const char* operation) const {
+void Server::requireIdle(const Container& which, const char* operation) {
   which.requireStopped(operation);
-  for (const auto& [pid, transfer] : transfers_) {
-    if (transfer->container() == which.id()) {
+  for (auto next = transfers_.begin(); next != transfers_.end();) {
+    const auto at = next++;
+    if (at->second->container() != which.id()) continue;
+    if (!at->second->ending()) {
       throw Error(ErrorKind::kConflict, std::string(operation) + ": a transfer is running");
     }
+    int status = 0;
+    waitpid(at->first, &status, 0);
+    at->second->finish(status);
+    transfers_.erase(at);
   }
 }
 

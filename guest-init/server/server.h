@@ -65,7 +65,7 @@ class Server {
   std::optional<Message> on(const Frame& frame, const Other& request);
 
   Container& container(const std::string& id);
-  void requireIdle(const Container& container, const char* operation) const;
+  void requireIdle(const Container& container, const char* operation);
   void kill(const std::string& id, std::function<void()> then);
   void buryDead();
   void exited(const Container& container, const ProcessExited& event);

@@ -1,6 +1,7 @@
 #include "guest-init/server/transfer.h"
 
 #include <fcntl.h>
+#include <poll.h>
 #include <signal.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
@@ -122,6 +123,8 @@ std::unique_ptr<Transfer> Transfer::read(const Frame& request, Fd socket, const 
       chunks.flush();
     });
     if (!child.answered()) return std::pair(kRefused, error);
+    // Before the end is sent: the host may ask for the next thing as soon as it has read it.
+    [[maybe_unused]] const ssize_t put = ::write(kResultNumber, "\n", 1);
     try {
       chunks.flush();
       sendEnd(connection, error);
@@ -160,6 +163,11 @@ std::unique_ptr<Transfer> Transfer::write(const Frame& request, Fd socket, const
 
 Transfer::~Transfer() {
   if (pid_ > 0) ::kill(pid_, SIGKILL);
+}
+
+bool Transfer::ending() const {
+  pollfd polled{result_.get(), POLLIN, 0};
+  return !answers_ && poll(&polled, 1, 0) > 0;
 }
 
 void Transfer::finish(int wait_status) {

@@ -35,7 +35,9 @@ class Transfer {
   pid_t pid() const { return pid_; }
   const std::string& container() const { return container_; }
   bool writesLayer() const { return writes_layer_; }  // nothing may run meanwhile
-  void finish(int wait_status);                       // the child was reaped
+  // A read that has sent everything but its end: its child is about to exit.
+  bool ending() const;
+  void finish(int wait_status);  // the child was reaped
 
  private:
   Transfer(const Frame& request, Fd socket);
