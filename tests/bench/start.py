@@ -43,10 +43,11 @@ class Runs:
             say(f"  {self.name:28} {took:7.3f} s")
 
 
-def start_dockerd():
+def start_dockerd(storage):
     if subprocess.run(["docker", "version"], capture_output=True, check=False).returncode == 0:
         return None
-    daemon = subprocess.Popen(["dockerd"], stdout=open("/tmp/dockerd.log", "wb"), stderr=subprocess.STDOUT)
+    arguments = ["--data-root", storage + "/docker"] if storage else []
+    daemon = subprocess.Popen(["dockerd", *arguments], stdout=open("/tmp/dockerd.log", "wb"), stderr=subprocess.STDOUT)
     for _ in range(600):
         if subprocess.run(["docker", "version"], capture_output=True, check=False).returncode == 0:
             return daemon
@@ -62,12 +63,13 @@ def container_contenders(options):
     contenders = {"hull": lambda net: [options.hull, "run", "--rm", *net, image, "true"]}
     archive = tempfile.NamedTemporaryFile(suffix=".tar")
     subprocess.run([options.hull, "save", "-o", archive.name, image], check=True)
-    if shutil.which("docker") and (start_dockerd() or subprocess.run(["docker", "version"], capture_output=True, check=False).returncode == 0):
+    if shutil.which("docker") and (start_dockerd(options.storage) or subprocess.run(["docker", "version"], capture_output=True, check=False).returncode == 0):
         subprocess.run(["docker", "load", "-q", "-i", archive.name], check=True, stdout=subprocess.DEVNULL)
         contenders["docker"] = lambda net: ["docker", "run", "--rm", *net, image, "true"]
     if shutil.which("podman"):
-        subprocess.run(["podman", "load", "-q", "-i", archive.name], check=True, stdout=subprocess.DEVNULL)
-        contenders["podman"] = lambda net: ["podman", "run", "--rm", *net, image, "true"]
+        podman = ["podman", *(["--root", options.storage + "/podman"] if options.storage else [])]
+        subprocess.run([*podman, "load", "-q", "-i", archive.name], check=True, stdout=subprocess.DEVNULL)
+        contenders["podman"] = lambda net: [*podman, "run", "--rm", *net, image, "true"]
     return contenders
 
 
@@ -102,6 +104,7 @@ def main():
     parser = argparse.ArgumentParser()
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--image", default="debian:bookworm-slim")
+    parser.add_argument("--storage", help="folder for the peers' images; their own by default")
     parser.add_argument("--bin", required=True)
     parser.add_argument("--bench-initrd", required=True)
     options = parser.parse_args()
