@@ -4,6 +4,8 @@
 root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
 build=$root/build
 bin=$build/bin
+# Clones in different places share what is compiled.
+export CCACHE_BASEDIR=$root CCACHE_NOHASHDIR=1 CCACHE_SLOPPINESS=time_macros
 cache=${HULL_CACHE:-${XDG_CACHE_HOME:-$HOME/.cache}/hull}
 
 say() { printf '\033[1m==>\033[0m %s\n' "$*" >&2; }
