@@ -69,6 +69,8 @@ function(hull_test name)
   cmake_parse_arguments(A "" "" "SOURCES;PRIVATE" ${ARGN})
   add_executable(${name} ${A_SOURCES} ${A_UNPARSED_ARGUMENTS})
   hull_flags(${name})
+  # What is tested is optimized; the tests themselves compile in half the time without.
+  target_compile_options(${name} PRIVATE "$<$<CONFIG:Release>:-O0;-U_FORTIFY_SOURCE>")
   target_link_libraries(${name} PRIVATE ${A_PRIVATE} GTest::gmock GTest::gtest_main)
   set_target_properties(${name} PROPERTIES RUNTIME_OUTPUT_DIRECTORY ${CMAKE_BINARY_DIR}/tests)
   gtest_discover_tests(${name} DISCOVERY_MODE PRE_TEST PROPERTIES LABELS unit TIMEOUT 300)

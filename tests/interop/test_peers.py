@@ -2,6 +2,7 @@
 import json
 import os
 import pathlib
+import resource
 import shutil
 import subprocess
 import unittest
@@ -22,6 +23,18 @@ def tool(*command, check=True, env=None, stdin=None):
     if check and done.returncode != 0:
         raise AssertionError(f"{' '.join(map(str, command))}: status {done.returncode}\n{done.stdout}\n{done.stderr}")
     return done
+
+
+def podman_alone(*arguments):
+    """podman in a mount namespace whose only cgroups are version 2 (crun refuses a host that mixes both), with the resource
+    limits of this process (raising them takes a capability that a container on a CI host may lack)."""
+    limits = []
+    for name, number in (("nofile", resource.RLIMIT_NOFILE), ("nproc", resource.RLIMIT_NPROC)):
+        soft, hard = resource.getrlimit(number)
+        limits += ["--ulimit", f"{name}={soft}:{hard}"]
+    run = arguments.index("run")
+    script = 'umount -R -l /sys/fs/cgroup && mount -t cgroup2 none /sys/fs/cgroup && exec podman "$@"'
+    return tool("unshare", "--mount", "sh", "-c", script, "podman", *arguments[: run + 1], *limits, *arguments[run + 1:])
 
 
 class DebianRegistry:
@@ -75,7 +88,7 @@ class Images(EngineTest):
         self.assertEqual(tags["Tags"], ["1"])
         tool("skopeo", "copy", "--src-tls-verify=false", f"docker://{name}", f"oci:{folder}/back:1")
 
-    @needs("docker-registry", "skopeo")
+    @needs("docker-registry", "skopeo", "podman")
     def test_an_image_pushed_to_debians_registry_is_good_for_others(self):
         folder = self.temporary_folder()
         server = DebianRegistry(folder)
@@ -88,13 +101,9 @@ class Images(EngineTest):
         self.assertEqual((info["Os"], info["Architecture"]), ("linux", "amd64"))
         hull("rmi", name)
         self.assertEqual(hull("run", "--rm", name, "echo", "back").out, "back\n")
-        if not shutil.which("podman"):
-            self.skipTest("podman is not installed: push, skopeo and pull were tested")
         storage = ["--root", folder / "storage", "--runroot", folder / "run", "--storage-driver", "vfs", "--cgroup-manager", "cgroupfs"]
         tool("podman", *storage, "pull", "--tls-verify=false", name)
-        run = tool("podman", *storage, "run", "--rm", "--network", "none", "--cgroups", "disabled", name, "echo", "podman", check=False)
-        if run.returncode != 0 and "podman\n" not in run.stdout:
-            self.skipTest("podman cannot run containers on this host: " + run.stderr.strip().splitlines()[-1])
+        run = podman_alone(*storage, "run", "--rm", "--network", "none", "--cgroups", "disabled", name, "echo", "podman")
         self.assertEqual(run.stdout, "podman\n")
 
 
