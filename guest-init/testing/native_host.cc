@@ -10,8 +10,10 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <cstdio>
 #include <cstring>
+#include <filesystem>
 
 #include "base/error.h"
 #include "base/event_loop.h"
@@ -50,13 +52,25 @@ void makeNetworkCard() {
   if (tap < 0 || ioctl(tap, TUNSETIFF, &request) < 0) std::perror("make eth0");
 }
 
+// The cgroup hierarchy is one for the whole computer, whatever namespaces there are: the name must
+// be this machine's alone, or tests that run side by side kill each other's containers.
+std::string cgroupOf(const std::string& folder) {
+  std::string name = folder;
+  std::replace(name.begin(), name.end(), '/', '-');
+  return folder + "/cgroup/hull-test" + name;
+}
+
+void removeCgroups(const std::string& path) {
+  std::error_code none;
+  for (const auto& entry : std::filesystem::directory_iterator(path, none)) {
+    if (entry.is_directory(none)) removeCgroups(entry.path());
+  }
+  rmdir(path.c_str());
+}
+
+// PID 1 of the machine.
 [[noreturn]] void serveForever(const std::string& folder) {
-  mount("none", "/", nullptr, MS_REC | MS_PRIVATE, nullptr);
   mount("proc", "/proc", "proc", 0, nullptr);
-  mount("tmpfs", (folder + "/state").c_str(), "tmpfs", 0, nullptr);
-  mount("cgroup2", (folder + "/cgroup").c_str(), "cgroup2", 0, nullptr);
-  const std::string cgroup = folder + "/cgroup/hull-test-" + folder.substr(folder.rfind('/') + 1);
-  mkdir(cgroup.c_str(), 0755);
   signal(SIGPIPE, SIG_IGN);
   EventLoop loop;
   Fd control = listenUnix(folder + "/port-" + std::to_string(kControlPort));
@@ -64,12 +78,43 @@ void makeNetworkCard() {
   Fd stream = listenUnix(folder + "/port-" + std::to_string(kStreamPort));
   setNonBlocking(stream.get());
   {
-    Server server(loop, Places{folder + "/state/hull", cgroup}, std::move(control),
+    Server server(loop, Places{folder + "/state/hull", cgroupOf(folder)}, std::move(control),
                   std::move(stream), [&loop] { loop.stop(); });
     loop.run();
   }
-  rmdir(cgroup.c_str());
   _exit(0);
+}
+
+// Owns the namespaces: starts PID 1 in them, ends it on SIGTERM, and takes the cgroups away when
+// everything in the machine is dead.
+[[noreturn]] void keepMachine(const std::string& folder) {
+  sigset_t awaited, before;
+  sigemptyset(&awaited);
+  sigaddset(&awaited, SIGTERM);
+  sigaddset(&awaited, SIGCHLD);
+  sigprocmask(SIG_BLOCK, &awaited, &before);
+  prctl(PR_SET_PDEATHSIG, SIGTERM);
+  if (unshare(CLONE_NEWNS | CLONE_NEWPID | CLONE_NEWNET) < 0) _exit(1);
+  mount("none", "/", nullptr, MS_REC | MS_PRIVATE, nullptr);
+  mount("tmpfs", (folder + "/state").c_str(), "tmpfs", 0, nullptr);
+  mount("cgroup2", (folder + "/cgroup").c_str(), "cgroup2", 0, nullptr);
+  mkdir(cgroupOf(folder).c_str(), 0755);
+  makeNetworkCard();
+  const pid_t inner = fork();
+  if (inner == 0) {
+    // Dies with its parent, and everything in its PID namespace with it.
+    prctl(PR_SET_PDEATHSIG, SIGKILL);
+    sigprocmask(SIG_SETMASK, &before, nullptr);
+    serveForever(folder);
+  }
+  int status = 0;
+  while (waitpid(inner, &status, WNOHANG) == 0) {
+    int caught = 0;
+    sigwait(&awaited, &caught);
+    if (caught == SIGTERM) kill(inner, SIGKILL);
+  }
+  removeCgroups(cgroupOf(folder));
+  _exit(WIFEXITED(status) ? WEXITSTATUS(status) : 1);
 }
 
 class NativeHost final : public TestHost {
@@ -81,7 +126,7 @@ class NativeHost final : public TestHost {
   }
   ~NativeHost() override {
     if (server_ > 0) {
-      kill(server_, SIGKILL);
+      kill(server_, SIGTERM);
       waitpid(server_, nullptr, 0);
     }
   }
@@ -100,29 +145,24 @@ class NativeHost final : public TestHost {
  private:
   void start() {
     server_ = fork();
-    if (server_ == 0) {
-      prctl(PR_SET_PDEATHSIG, SIGKILL);
-      if (unshare(CLONE_NEWNS | CLONE_NEWPID | CLONE_NEWNET) < 0) _exit(1);
-      makeNetworkCard();
-      const pid_t inner = fork();
-      if (inner == 0) {
-        // Dies with its parent, and everything in its PID namespace with it.
-        prctl(PR_SET_PDEATHSIG, SIGKILL);
-        serveForever(folder_);
-      }
-      int status = 0;
-      waitpid(inner, &status, 0);
-      _exit(WIFEXITED(status) ? WEXITSTATUS(status) : 1);
-    }
-    // The stream port is opened last.
-    while (!fileExists(folder_ + "/port-" + std::to_string(kStreamPort))) {
+    if (server_ < 0) throw sysError("start test server");
+    if (server_ == 0) keepMachine(folder_);
+    // The stream port is opened last; it is there before it listens.
+    while (!answers(kStreamPort)) {
       int status = 0;
       if (waitpid(server_, &status, WNOHANG) != 0) {
         throw Error(ErrorKind::kInternal, "start test server: it died");
       }
       usleep(1000);
     }
-    usleep(1000);
+  }
+  bool answers(uint32_t port) {
+    try {
+      connect(port);
+      return true;
+    } catch (const Error&) {
+      return false;
+    }
   }
 
   std::string folder_;
@@ -135,7 +175,7 @@ class NativeHost final : public TestHost {
 
 std::string whyNoNativeHost() {
   if (geteuid() != 0) return "needs root";
-  for (const char* path : {"/bin/busybox", "/dev/loop-control"}) {
+  for (const char* path : {"/bin/busybox", "/dev/loop-control", "/dev/net/tun"}) {
     if (access(path, F_OK) < 0) return std::string("needs ") + path;
   }
   const pid_t probe = fork();
