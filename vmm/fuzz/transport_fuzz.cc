@@ -6,22 +6,9 @@
 
 #include "base/bytes.h"
 #include "base/fd.h"
+#include "vmm/testing/inline_thread.h"
 #include "vmm/virtio/block/block.h"
 #include "vmm/virtio/mmio/transport.h"
-
-namespace {
-
-class Inline final : public hull::vmm::virtio::DeviceThread {
- public:
-  bool runAndWait(const std::function<void()>& work) noexcept override {
-    work();
-    return true;
-  }
-  void post(std::function<void()> work) noexcept override { posted.push_back(std::move(work)); }
-  std::vector<std::function<void()>> posted;
-};
-
-}  // namespace
 
 extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
   using namespace hull;
@@ -33,7 +20,7 @@ extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
   GuestMemory memory(kMemoryBytes);
   const auto image = in.view(kMemoryBytes);
   if (!in.ok() || !memory.write(0, asBytes(image))) return 0;
-  Inline thread;
+  virtio::testing::InlineThread thread;
   virtio::BlockDevice device({"fuzz", 8192, true, {{kDisk.get(), 0, 0, 4096}}});
   virtio::MmioTransport transport(memory, device, thread);
   while (in.ok() && !in.atEnd()) {
@@ -49,7 +36,7 @@ extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
       transport.write(offset, std::span(value).first(width));
     }
     if ((what & 8) != 0) transport.onNotify();
-    for (auto& work : std::exchange(thread.posted, {})) work();
+    thread.runPosted();
   }
   ByteWriter state;
   transport.save(state);

@@ -5,26 +5,14 @@
 
 #include "vmm/memory/layout.h"
 #include "vmm/testing/fake_driver.h"
+#include "vmm/testing/inline_thread.h"
 
 namespace hull::vmm::virtio {
 namespace {
 
 using testing::ChainBuilder;
 using testing::FakeDriver;
-
-// Runs everything at once, on the caller's thread.
-class Inline final : public DeviceThread {
- public:
-  bool runAndWait(const std::function<void()>& work) noexcept override {
-    work();
-    return true;
-  }
-  void post(std::function<void()> work) noexcept override { posted.push_back(std::move(work)); }
-  void runPosted() {
-    for (auto& work : std::exchange(posted, {})) work();
-  }
-  std::vector<std::function<void()>> posted;
-};
+using testing::InlineThread;
 
 // Echoes nothing, counts everything.
 class Recorder final : public Device {
@@ -114,7 +102,7 @@ class TransportTest : public ::testing::Test {
   }
 
   GuestMemory memory_{testing::kTestMemoryBytes};
-  Inline thread_;
+  InlineThread thread_;
   Recorder device_;
   MmioTransport transport_{memory_, device_, thread_};
   FakeDriver first_{memory_, 8, 0x10000};

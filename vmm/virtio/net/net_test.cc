@@ -1,14 +1,5 @@
-#include <arpa/inet.h>
-#include <fcntl.h>
 #include <gtest/gtest.h>
-#include <linux/if.h>
-#include <linux/if_packet.h>
-#include <linux/if_tun.h>
-#include <net/ethernet.h>
-#include <sched.h>
-#include <sys/ioctl.h>
 #include <sys/socket.h>
-#include <unistd.h>
 
 #include <cstring>
 #include <map>
@@ -16,6 +7,7 @@
 #include "base/error.h"
 #include "base/fd.h"
 #include "vmm/testing/fake_driver.h"
+#include "vmm/testing/test_tap.h"
 #include "vmm/virtio/net/frame.h"
 #include "vmm/virtio/net/net.h"
 
@@ -25,6 +17,7 @@ namespace {
 using testing::ChainBuilder;
 using testing::FakeDriver;
 using testing::FakeHost;
+using testing::TestTap;
 
 constexpr uint64_t kAll = netBit(kNetChecksum) | netBit(kNetHostTso4) | netBit(kNetHostTso6);
 constexpr MacAddress kMac{2, 0, 0, 0, 0, 1};
@@ -119,29 +112,8 @@ TEST(NetDeviceTest, RefusesWhatIsNoTap) {
 class TapTest : public ::testing::Test {
  protected:
   void SetUp() override {
-    tap_ = Fd(open("/dev/net/tun", O_RDWR | O_CLOEXEC));
-    if (!tap_) GTEST_SKIP() << "no /dev/net/tun";
-    ifreq request{};
-    request.ifr_flags = IFF_TAP | IFF_NO_PI | IFF_VNET_HDR;
-    if (ioctl(tap_.get(), TUNSETIFF, &request) < 0) GTEST_SKIP() << "may not make a tap";
-    socket_ = Fd(socket(AF_PACKET, SOCK_RAW | SOCK_NONBLOCK | SOCK_CLOEXEC, htons(kProtocol)));
-    if (!socket_) GTEST_SKIP() << "may not open a packet socket";
-    silenceHost(request.ifr_name);
-    request.ifr_flags = IFF_UP;
-    ASSERT_EQ(ioctl(socket_.get(), SIOCSIFFLAGS, &request), 0);
-    ASSERT_EQ(ioctl(socket_.get(), SIOCGIFINDEX, &request), 0);
-    sockaddr_ll address{};
-    address.sll_family = AF_PACKET;
-    address.sll_protocol = htons(kProtocol);
-    address.sll_ifindex = request.ifr_ifindex;
-    ASSERT_EQ(bind(socket_.get(), reinterpret_cast<sockaddr*>(&address), sizeof address), 0);
-    device_.emplace(NetConfig{tap_.get(), kMac, 1500}, loop_);
-  }
-  // The host's IPv6 would greet its neighbours on the new interface and use up buffers of the test.
-  static void silenceHost(const std::string& interface) {
-    const Fd setting(open(("/proc/sys/net/ipv6/conf/" + interface + "/disable_ipv6").c_str(),
-                          O_WRONLY | O_CLOEXEC));
-    if (setting) writeFull(setting.get(), "1");
+    if (!tap_.missing().empty()) GTEST_SKIP() << tap_.missing();
+    device_.emplace(NetConfig{tap_.tap(), kMac, 1500}, loop_);
   }
   void activate(uint64_t features) {
     std::vector<Queue> queues;
@@ -149,24 +121,11 @@ class TapTest : public ::testing::Test {
     queues.push_back(transmit_.queue());
     device_->activate({memory_, host_, features, std::move(queues)});
   }
-  static std::string frame(const MacAddress& source, size_t payload) {
-    std::string text(6, '\xff');
-    text.append(reinterpret_cast<const char*>(source.data()), source.size());
-    text += "\x88\xb5";
-    for (size_t i = 0; i < payload; ++i) text.push_back(static_cast<char>('a' + i % 26));
-    return text;
-  }
   void turn() {
     for (int i = 0; i < 10; ++i) {
       device_->notify();
       loop_.runOnce(std::chrono::milliseconds(1));
     }
-  }
-  std::string received() {
-    std::string text(4096, '\0');
-    const ssize_t got = recv(socket_.get(), text.data(), text.size(), MSG_DONTWAIT);
-    text.resize(got > 0 ? static_cast<size_t>(got) : 0);
-    return text;
   }
   // Only our own frames are looked at: the host may talk on a new interface, too.
   std::string nextUsed(GuestAddress where) {
@@ -178,13 +137,12 @@ class TapTest : public ::testing::Test {
     return {};
   }
 
-  static constexpr uint16_t kProtocol = 0x88b5;  // IEEE: local experiments
   GuestMemory memory_{testing::kTestMemoryBytes};
   FakeDriver receive_{memory_, 16, 0x10000};
   FakeDriver transmit_{memory_, 16, 0x100000};
   FakeHost host_;
   EventLoop loop_;
-  Fd tap_, socket_;
+  TestTap tap_;
   std::optional<NetDevice> device_;
   uint16_t seen_ = 0;
 };
@@ -192,10 +150,10 @@ class TapTest : public ::testing::Test {
 TEST_F(TapTest, SendsWhatIsItsOwnAndDropsTheRest) {
   activate(kAll);
   const auto send = [&](const MacAddress& source, const NetHeader& header) {
-    const std::string text = frame(source, 50);
+    const std::string text = TestTap::frame(source, 50);
     ChainBuilder(transmit_).readableValue(header).readable(text).send();
     turn();
-    return received() == text;
+    return tap_.received() == text;
   };
   EXPECT_TRUE(send(kMac, NetHeader{}));
   EXPECT_FALSE(send({2, 0, 0, 0, 0, 9}, NetHeader{}));
@@ -209,6 +167,39 @@ TEST_F(TapTest, SendsWhatIsItsOwnAndDropsTheRest) {
   EXPECT_FALSE(host_.reset_reason);
 }
 
+// Hostile grid: the checks see the same header however it is cut up.
+TEST_F(TapTest, HeaderInBuffersOfOneByteIsChecked) {
+  activate(kAll);
+  const auto send = [&](const NetHeader& header, const std::string& text) {
+    const std::string whole(reinterpret_cast<const char*>(&header), sizeof header);
+    ChainBuilder builder(transmit_);
+    for (const char& byte : whole) builder.readable(std::string_view(&byte, 1));
+    builder.readable(std::string_view(text).substr(0, 7)).readable(text.substr(7)).send();
+    turn();
+    return tap_.received() == text;
+  };
+  const std::string text = TestTap::frame(kMac, 50);
+  EXPECT_TRUE(send(NetHeader{}, text));
+  NetHeader bad{};
+  bad.gso_type = 3;
+  EXPECT_FALSE(send(bad, text));
+  EXPECT_FALSE(send(NetHeader{}, TestTap::frame({2, 0, 0, 0, 0, 9}, 50)));
+  EXPECT_FALSE(host_.reset_reason);
+}
+
+TEST_F(TapTest, FramesOfBadLengthAreDropped) {
+  activate(kAll);
+  const GuestAddress zeros = transmit_.allocate(1 << 20);
+  for (const uint32_t bytes :
+       {0u, 1u, 11u, 12u, 13u, 25u, 12u + static_cast<uint32_t>(kMaxFrameBytes) + 1, 1u << 20}) {
+    ChainBuilder(transmit_).raw({zeros, bytes, 0, 0}).send();
+    turn();
+    EXPECT_EQ(tap_.received(), "") << bytes;
+  }
+  EXPECT_EQ(transmit_.usedIndex(), 8);
+  EXPECT_FALSE(host_.reset_reason);
+}
+
 TEST_F(TapTest, FrameIsSpreadOverMergeableBuffers) {
   activate(netBit(kNetMergeBuffers));
   std::map<uint32_t, GuestAddress> buffers;
@@ -217,8 +208,8 @@ TEST_F(TapTest, FrameIsSpreadOverMergeableBuffers) {
     const uint16_t head = ChainBuilder(receive_).writable(400, &where).send();
     buffers[head] = where;
   }
-  const std::string text = frame({2, 0, 0, 0, 0, 9}, 1000);
-  ASSERT_EQ(write(socket_.get(), text.data(), text.size()), static_cast<ssize_t>(text.size()));
+  const std::string text = TestTap::frame({2, 0, 0, 0, 0, 9}, 1000);
+  tap_.send(text);
   turn();
   // The host may have sent something of its own first.
   std::string whole;
@@ -239,8 +230,8 @@ TEST_F(TapTest, FrameIsSpreadOverMergeableBuffers) {
 
 TEST_F(TapTest, FrameWaitsForBuffers) {
   activate(netBit(kNetMergeBuffers));
-  const std::string text = frame({2, 0, 0, 0, 0, 9}, 100);
-  ASSERT_EQ(write(socket_.get(), text.data(), text.size()), static_cast<ssize_t>(text.size()));
+  const std::string text = TestTap::frame({2, 0, 0, 0, 0, 9}, 100);
+  tap_.send(text);
   turn();
   EXPECT_EQ(receive_.usedIndex(), 0);
   GuestAddress where = 0;
@@ -254,8 +245,8 @@ TEST_F(TapTest, FrameWaitsForBuffers) {
 TEST_F(TapTest, BrokenRingsNeedReset) {
   activate(0);
   receive_.setAvailableIndex(1000);
-  const std::string text = frame({2, 0, 0, 0, 0, 9}, 100);
-  ASSERT_EQ(write(socket_.get(), text.data(), text.size()), static_cast<ssize_t>(text.size()));
+  const std::string text = TestTap::frame({2, 0, 0, 0, 0, 9}, 100);
+  tap_.send(text);
   turn();
   EXPECT_TRUE(host_.reset_reason);
 }

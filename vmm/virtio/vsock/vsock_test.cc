@@ -447,6 +447,40 @@ TEST_F(VsockTest, TinyBuffersAndShortPacketsHarmNobody) {
   EXPECT_FALSE(host_.reset_reason);
 }
 
+// What the guest does not take is not kept: of all the resets it asks for, a bounded number waits.
+TEST_F(VsockTest, FloodForUnknownStreamsHoldsABoundedNumberOfResets) {
+  std::vector<Queue> queues;
+  queues.push_back(to_guest_.queue());
+  queues.push_back(from_guest_.queue());
+  queues.push_back(events_.queue());
+  device_.activate({memory_, host_, 0, std::move(queues)});
+  for (size_t i = 0; i < VsockDevice::kMaxResets * 3; ++i) {
+    PacketHeader header = headerTo(static_cast<uint32_t>(i), VIRTIO_VSOCK_OP_RW);
+    ChainBuilder(from_guest_).readableValue(header).send();
+    device_.notify();
+  }
+  size_t resets = 0;
+  do {
+    addBuffers(1, kPacketHeaderBytes);
+  } while (nextOperation() == VIRTIO_VSOCK_OP_RST && ++resets < VsockDevice::kMaxResets * 3);
+  EXPECT_EQ(resets, VsockDevice::kMaxResets);
+}
+
+TEST_F(VsockTest, GuestThatConnectsWithoutEndIsResetEachTime) {
+  activate();
+  for (uint32_t i = 0; i < kSize * 4; ++i) {
+    PacketHeader header = headerTo(80, VIRTIO_VSOCK_OP_REQUEST);
+    header.src_port = i;
+    send(header);
+    EXPECT_EQ(device_.streams(), 0u);
+    const auto packet = next();
+    ASSERT_TRUE(packet);
+    EXPECT_EQ(packet->header.op, VIRTIO_VSOCK_OP_RST);
+    EXPECT_EQ(packet->header.dst_port, i);
+    addBuffers(1, kPacketHeaderBytes);
+  }
+}
+
 TEST_F(VsockTest, BrokenRingNeedsReset) {
   activate();
   from_guest_.setAvailableIndex(kSize + 1);

@@ -1,0 +1,156 @@
+#include "vmm/hostile/device_cases.h"
+
+#include <linux/virtio_blk.h>
+
+#include <array>
+
+#include "base/fd.h"
+#include "base/file.h"
+#include "vmm/testing/test_tap.h"
+#include "vmm/virtio/block/block.h"
+#include "vmm/virtio/console/console.h"
+#include "vmm/virtio/net/net.h"
+#include "vmm/virtio/rng/rng.h"
+#include "vmm/virtio/vsock/vsock.h"
+
+namespace hull::vmm::virtio::hostile {
+
+namespace {
+
+using testing::ChainBuilder;
+using testing::TestTap;
+
+template <typename S>
+std::unique_ptr<Subject> make() {
+  return std::make_unique<S>();
+}
+
+class BlockSubject final : public Subject {
+ public:
+  BlockSubject() { writeFull(disk_.get(), std::string(kDiskBytes, 'd')); }
+  Device& device() override { return device_; }
+  bool serves(Bench& bench) override {
+    virtio_blk_outhdr header{};
+    header.type = VIRTIO_BLK_T_IN;
+    GuestAddress data = 0, status = 0;
+    ChainBuilder(bench.queue(0))
+        .readableValue(header)
+        .writable(kSectorBytes, &data)
+        .writable(1, &status)
+        .send();
+    bench.queue(0).put<uint8_t>(status, 0xee);
+    bench.kick();
+    return bench.queue(0).get<uint8_t>(status) == VIRTIO_BLK_S_OK &&
+           bench.queue(0).text(data, kSectorBytes) == std::string(kSectorBytes, 'd');
+  }
+
+ private:
+  static constexpr uint64_t kDiskBytes = 16 * kSectorBytes;
+  Fd disk_ = makeMemfd("disk");
+  BlockDevice device_{{"disk", kDiskBytes, true, {{disk_.get(), 0, 0, kDiskBytes}}}};
+};
+
+class NetSubject final : public Subject {
+ public:
+  NetSubject() {
+    if (tap_.missing().empty()) device_.emplace(NetConfig{tap_.tap(), kMac, 1500}, loop());
+  }
+  std::string missing() const override { return tap_.missing(); }
+  Device& device() override { return *device_; }
+  void stir() override { tap_.send(TestTap::frame({2, 0, 0, 0, 0, 9}, 100)); }
+  bool serves(Bench& bench) override {
+    while (!tap_.received().empty()) {
+    }
+    const std::string frame = TestTap::frame(kMac, 60);
+    ChainBuilder(bench.queue(1)).readableValue(NetHeader{}).readable(frame).send();
+    bench.kick();
+    return tap_.received() == frame;
+  }
+
+ private:
+  static constexpr MacAddress kMac{2, 0, 0, 0, 0, 1};
+  TestTap tap_;
+  std::optional<NetDevice> device_;
+};
+
+class VsockSubject final : public Subject {
+ public:
+  Device& device() override { return device_; }
+  void stir() override { connect(1000); }
+  // A client connects, and the guest hears of it.
+  bool serves(Bench& bench) override {
+    const uint32_t port = ++last_port_;
+    std::array<GuestAddress, 4> buffers{};
+    for (GuestAddress& buffer : buffers) {
+      ChainBuilder(bench.queue(0)).writable(kPacketHeaderBytes, &buffer).send();
+    }
+    connect(port);
+    bench.kick();
+    for (const GuestAddress buffer : buffers) {
+      const auto header = bench.queue(0).get<PacketHeader>(buffer);
+      if (header.op == VIRTIO_VSOCK_OP_REQUEST && header.dst_port == port) return true;
+    }
+    return false;
+  }
+
+ private:
+  void connect(uint32_t port) {
+    client_ = connectUnix(path_);  // the one before gives up
+    writeFull(client_.get(), "CONNECT " + std::to_string(port) + "\n");
+    for (int i = 0; i < 4; ++i) loop().runOnce(std::chrono::milliseconds(0));
+  }
+  TemporaryDirectory folder_;
+  std::string path_ = folder_.path() + "/vsock";
+  Fd listener_ = listenUnix(path_);
+  VsockDevice device_{VsockConfig{3, listener_.get()}, loop()};
+  Fd client_;
+  uint32_t last_port_ = 5000;
+};
+
+class ConsoleSubject final : public Subject {
+ public:
+  Device& device() override { return device_; }
+  bool serves(Bench& bench) override {
+    const uint64_t before = fileSize(output_.get());
+    ChainBuilder(bench.queue(1)).readable("alive").send();
+    bench.kick();
+    std::string text(5, '\0');
+    return fileSize(output_.get()) == before + text.size() &&
+           preadFull(output_.get(), std::as_writable_bytes(std::span(text)), before) ==
+               text.size() &&
+           text == "alive";
+  }
+
+ private:
+  Fd output_ = makeMemfd("console");
+  ConsoleDevice device_{output_.get()};
+};
+
+class RngSubject final : public Subject {
+ public:
+  Device& device() override { return device_; }
+  bool serves(Bench& bench) override {
+    GuestAddress where = 0;
+    ChainBuilder(bench.queue(0)).writable(32, &where).send();
+    bench.kick();
+    return bench.queue(0).text(where, 32) != std::string(32, '\0');
+  }
+
+ private:
+  RngDevice device_;
+};
+
+}  // namespace
+
+const std::vector<DeviceCase>& deviceCases() {
+  static const std::vector<DeviceCase> kCases{
+      {"Block", {{"Requests"}}, make<BlockSubject>},
+      {"Net", {{"Receive"}, {"Transmit"}}, make<NetSubject>},
+      {"Vsock", {{"ToGuest"}, {"FromGuest"}, {"Events", false}}, make<VsockSubject>},
+      {"Console", {{"Receive", false}, {"Transmit"}}, make<ConsoleSubject>},
+      {"Rng", {{"Requests"}}, make<RngSubject>},
+  };
+  return kCases;
+}
+
+}  // namespace hull::vmm::virtio::hostile
