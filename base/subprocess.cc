@@ -3,6 +3,7 @@
 #include <fcntl.h>
 #include <linux/close_range.h>
 #include <poll.h>
+#include <sched.h>
 #include <signal.h>
 #include <sys/syscall.h>
 #include <sys/wait.h>
@@ -60,6 +61,15 @@ void resetSignals() {
   for (int number = 1; number < NSIG; ++number) signal(number, SIG_DFL);
 }
 
+// fork(2), into a PID namespace of its own if wanted. The C library's fork() knows no flags; what
+// it does beside the call (its own locks, handlers) the child has no use for before it runs a
+// program.
+pid_t forkInto(bool new_pid_namespace) {
+  if (!new_pid_namespace) return fork();
+  return static_cast<pid_t>(
+      syscall(SYS_clone, CLONE_NEWPID | SIGCHLD, nullptr, nullptr, nullptr, 0));
+}
+
 [[noreturn]] void reportAndExit(int report) {
   const int cause = errno;
   [[maybe_unused]] const ssize_t put = ::write(report, &cause, sizeof cause);
@@ -81,7 +91,7 @@ Subprocess::Subprocess(const SubprocessOptions& options) {
   auto descriptors = options.descriptors;
   FdPair report = makePipe();
 
-  pid_ = fork();
+  pid_ = forkInto(options.new_pid_namespace);
   if (pid_ < 0) throw sysError("start " + options.arguments[0]);
   if (pid_ == 0) {
     if (options.new_session) setsid();

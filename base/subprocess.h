@@ -23,6 +23,8 @@ struct SubprocessOptions {
   std::vector<std::pair<int, int>> descriptors;
   bool inherit_stdio = false;
   bool new_session = false;  // setsid: survives the parent's terminal and signals
+  // pid_namespaces(7): the child is PID 1 of one and sees no other process. Needs CAP_SYS_ADMIN.
+  bool new_pid_namespace = false;
 };
 
 class Subprocess {

@@ -3,6 +3,7 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 #include <signal.h>
+#include <unistd.h>
 
 #include "base/error.h"
 
@@ -55,6 +56,21 @@ TEST(Subprocess, DescriptorsMaySwapPlaces) {
   EXPECT_EQ(got[0], std::byte{'B'});
   ASSERT_EQ(readFull(b.first.get(), got), 1u);
   EXPECT_EQ(got[0], std::byte{'A'});
+}
+
+TEST(Subprocess, MayHaveAPidNamespaceOfItsOwn) {
+  if (geteuid() != 0) GTEST_SKIP() << "needs root";
+  const FdPair out = makePipe();
+  SubprocessOptions options;
+  options.arguments = {"sh", "-c", "printf %s $$ >&3"};
+  options.descriptors = {{out.second.get(), 3}};
+  options.new_pid_namespace = true;
+  Subprocess child(options);
+  EXPECT_GT(child.pid(), 1);  // to us it is a process like any other
+  EXPECT_EQ(child.wait(), 0);
+  std::array<std::byte, 1> got;
+  ASSERT_EQ(readFull(out.first.get(), got), 1u);
+  EXPECT_EQ(got[0], std::byte{'1'});
 }
 
 }  // namespace

@@ -111,13 +111,27 @@ void Machine::loadGuest() {
   setBootRegisters(vcpus_[0]->fd(), kernel.entry);
 }
 
-// SIGTERM arrives as an event of the loop; blocked here, before any thread inherits the mask.
-void Machine::watchSignals() {
+namespace {
+
+sigset_t stopSignals() {
   sigset_t set;
   sigemptyset(&set);
   sigaddset(&set, SIGTERM);
   sigaddset(&set, SIGINT);
+  return set;
+}
+
+}  // namespace
+
+void Machine::holdSignals() {
+  const sigset_t set = stopSignals();
   pthread_sigmask(SIG_BLOCK, &set, nullptr);
+}
+
+// SIGTERM arrives as an event of the loop; held before any thread inherits the mask.
+void Machine::watchSignals() {
+  holdSignals();
+  const sigset_t set = stopSignals();
   signals_ = Fd(signalfd(-1, &set, SFD_CLOEXEC | SFD_NONBLOCK));
   if (!signals_) throw sysError("watch signals");
   loop_.add(signals_.get(), EPOLLIN,

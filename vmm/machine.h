@@ -47,6 +47,10 @@ class Machine final : private PlatformEvents {
   Machine(VmConfig config, Clock::time_point started);
   ~Machine() override;
 
+  // Keeps SIGTERM and SIGINT waiting for run(). First thing in a process: as PID 1 of a namespace
+  // it would otherwise lose what comes too early.
+  static void holdSignals();
+
   // Starts the vCPUs and serves devices until the VM ends. Once.
   MachineEnd run(const ThreadFilters& filters);
 

@@ -1,6 +1,7 @@
 // hull-vmm --config-fd N: runs one VM and says how it ended. See config/vm_config.h.
 #include <fmt/format.h>
 #include <malloc.h>
+#include <signal.h>
 #include <time.h>
 
 #include <charconv>
@@ -18,6 +19,7 @@
 #include "vmm/config/vm_config.h"
 #include "vmm/jail/jail.h"
 #include "vmm/jail/seccomp.h"
+#include "vmm/jail/violation.h"
 #include "vmm/machine.h"
 
 namespace {
@@ -80,10 +82,12 @@ void report(int status_fd, const MachineEnd& end) {
 MachineEnd runMachine(VmConfig config, Machine::Clock::time_point started) {
   const uint32_t uid = config.uid;
   const uint32_t gid = config.gid;
+  const int status_fd = config.status_fd;
   closeUnknownDescriptors(descriptorsOf(config));
   Machine machine(std::move(config), started);
   const ThreadFilters filters{SeccompFilter(SeccompFilter::Kind::kDevices),
                               SeccompFilter(SeccompFilter::Kind::kVcpu)};
+  reportViolations(status_fd);
   enterJail(uid, gid);
   return machine.run(filters);
 }
@@ -101,6 +105,8 @@ void settleLibrary() {
 int main(int argc, char** argv) {
   const auto started = Machine::Clock::now();
   settleLibrary();
+  Machine::holdSignals();
+  signal(SIGPIPE, SIG_IGN);  // a reader of the console who leaves is no reason to end
   log::setPart("hull-vmm");
   const int fd = configFd(argc, argv);
   if (fd < 0) {

@@ -195,6 +195,7 @@ void Launch::spawn() {
   options.environment.emplace();
   options.working_directory = "/";
   options.new_session = true;
+  options.new_pid_namespace = geteuid() == 0;
   options.descriptors.emplace_back(vmm_log.get(), STDERR_FILENO);
   for (size_t i = 0; i < passed_.size(); ++i) {
     options.descriptors.emplace_back(passed_[i].get(), kFirstPassedFd + static_cast<int>(i));

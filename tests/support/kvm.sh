@@ -16,7 +16,7 @@ run_on_kvm() {
     return
   fi
   "$HULL_BIN/hull" machine status >/dev/null 2>&1 || { echo "no usable KVM here, and hull machine does not run"; exit 77; }
-  tar -C "$HULL_BIN" -cf - "$program" vmm-boot-guest hull-vmm hull-initramfs |
+  tar -C "$HULL_BIN" -cf - "$program" vmm-boot-guest vmm-hostile-guest hull-vmm hull-initramfs |
     "$HULL_BIN/hull" machine run sh -c 'mkdir -p /tmp/kvm && tar -C /tmp/kvm -xf - && ln -sf /opt/hull/vmlinux /tmp/kvm/vmlinux'
   # shellcheck disable=SC2086
   "$HULL_BIN/hull" machine run env HULL_BIN=/tmp/kvm HULL_KERNEL=/opt/hull/vmlinux $environment \

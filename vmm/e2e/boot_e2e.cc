@@ -22,6 +22,7 @@
 #include "base/file.h"
 #include "base/subprocess.h"
 #include "vmm/config/vm_config.h"
+#include "vmm/e2e/vmm_under_test.h"
 
 namespace hull::vmm {
 namespace {
@@ -46,135 +47,23 @@ std::string initramfs(const std::string& init) {
   return entry("dev", 0040755, "") + entry("init", 0100755, init) + entry("TRAILER!!!", 0, "");
 }
 
-struct Result {
-  int status = -1;
-  std::string reason;
-  std::string detail;
-  std::string console;
-};
-
-class BootTest : public testing::Test {
+class BootTest : public testing::Test, protected VmmUnderTest {
  protected:
   void SetUp() override {
-    const char* bin = getenv("HULL_BIN");
     const char* kernel = getenv("HULL_KERNEL");
-    if (bin == nullptr || kernel == nullptr) GTEST_SKIP() << "HULL_BIN and HULL_KERNEL are not set";
-    if (access("/dev/kvm", R_OK | W_OK) != 0) GTEST_SKIP() << "/dev/kvm cannot be used here";
-    bin_ = bin;
+    if (const std::string why = missing(); !why.empty()) GTEST_SKIP() << why;
+    if (kernel == nullptr) GTEST_SKIP() << "HULL_KERNEL is not set";
     kernel_ = openFile(kernel, O_RDONLY);
     initrd_ = fileWith(initramfs(readFile(bin_ + "/vmm-boot-guest")));
-    console_ = fileWith("");
-    status_ = fileWith("");
     config_.memory_mib = 128;
     config_.kernel_fd = give(kernel_.get());
     config_.initrd_fd = give(initrd_.get());
-    config_.console_fd = give(console_.get());
-    config_.status_fd = give(status_.get());
+    giveOutputs();
     if (getenv("HULL_TEST_UID") != nullptr) {
       config_.uid = config_.gid = static_cast<uint32_t>(std::atoi(getenv("HULL_TEST_UID")));
     }
   }
-
-  static Fd fileWith(const std::string& contents) {
-    Fd file = makeMemfd("vmm-e2e");
-    writeFull(file.get(), contents);
-    lseek(file.get(), 0, SEEK_SET);
-    return file;
-  }
-  // The number under which hull-vmm will find `fd`.
-  int give(int fd) {
-    const int number = next_fd_++;
-    descriptors_.emplace_back(fd, number);
-    return number;
-  }
-
-  void start(const std::string& task) {
-    config_.command_line += (config_.command_line.empty() ? "task=" : " task=") + task;
-    const Fd config = fileWith(toJson(config_));
-    SubprocessOptions options;
-    const int config_fd = give(config.get());
-    options.arguments = {bin_ + "/hull-vmm", "--config-fd", std::to_string(config_fd)};
-    options.descriptors = descriptors_;
-    options.descriptors.emplace_back(STDERR_FILENO, STDERR_FILENO);
-    started_ = std::chrono::steady_clock::now();
-    vmm_.emplace(options);
-  }
-
-  Result finish() {
-    Result result;
-    result.status = vmm_->wait();
-    const auto took = std::chrono::steady_clock::now() - started_;
-    std::printf("  %lld ms\n",
-                static_cast<long long>(
-                    std::chrono::duration_cast<std::chrono::milliseconds>(took).count()));
-    result.console = contents(console_.get());
-    const auto status = nlohmann::json::parse(contents(status_.get()), nullptr, false);
-    if (status.is_object()) {
-      result.reason = status.value("reason", "");
-      result.detail = status.value("detail", "");
-    }
-    return result;
-  }
-  Result boot(const std::string& task) {
-    start(task);
-    return finish();
-  }
-
-  static std::string contents(int fd) {
-    std::string text(fileSize(fd), '\0');
-    text.resize(preadFull(fd, std::as_writable_bytes(std::span(text)), 0));
-    return text;
-  }
-
-  void addControl() {
-    control_path_ = folder_.path() + "/control";
-    control_ = listenUnix(control_path_);
-    config_.control_fd = give(control_.get());
-  }
-  std::string command(const std::string& line) {
-    const Fd client = connectUnix(control_path_);
-    writeFull(client.get(), line + "\n");
-    return readLine(client.get());
-  }
-  static std::string readLine(int fd) {
-    std::string line;
-    std::byte one;
-    while (readSome(fd, {&one, 1}) == 1 && one != std::byte{'\n'}) line += static_cast<char>(one);
-    return line;
-  }
-  // Asks until the guest says it is there.
-  void waitReady() {
-    for (;;) {
-      const auto status = nlohmann::json::parse(command(R"({"command":"status"})"));
-      if (!status["ready_us"].is_null()) {
-        std::printf("  ready after %.1f ms\n", static_cast<double>(status["ready_us"]) / 1000);
-        return;
-      }
-      std::this_thread::sleep_for(std::chrono::milliseconds(20));
-    }
-  }
-
-  void addVsock() {
-    vsock_path_ = folder_.path() + "/vsock";
-    vsock_ = listenUnix(vsock_path_);
-    config_.vsock = VsockConfig{3, give(vsock_.get())};
-  }
-  Fd connectGuest(unsigned port, std::string* answer) {
-    Fd client = connectUnix(vsock_path_);
-    writeFull(client.get(), "CONNECT " + std::to_string(port) + "\n");
-    *answer = readLine(client.get());
-    return client;
-  }
-
-  TemporaryDirectory folder_;
-  std::string bin_;
-  Fd kernel_, initrd_, console_, status_, control_, vsock_;
-  std::string control_path_, vsock_path_;
-  VmConfig config_;
-  std::vector<std::pair<int, int>> descriptors_;
-  int next_fd_ = 10;
-  std::optional<Subprocess> vmm_;
-  std::chrono::steady_clock::time_point started_;
+  Fd kernel_, initrd_;
 };
 
 TEST_F(BootTest, InitPowersOffThroughTheExitPort) {

@@ -17,10 +17,12 @@
 #include <array>
 #include <cerrno>
 #include <climits>
+#include <cstring>
 
 #include "base/error.h"
 #include "base/fd.h"
 #include "base/log.h"
+#include "vmm/jail/landlock.h"
 
 namespace hull::vmm {
 
@@ -59,10 +61,55 @@ void leaveFileSystem() {
           "make the root read-only");
 }
 
+// The strings themselves, too: they stay readable in /proc and in memory.
+void emptyEnvironment() {
+  for (char** entry = environ; entry != nullptr && *entry != nullptr; ++entry) {
+    explicit_bzero(*entry, std::strlen(*entry));
+  }
+  clearenv();
+}
+
+constexpr int kNamespaces = CLONE_NEWNS | CLONE_NEWIPC | CLONE_NEWNET | CLONE_NEWUTS;
+
+// user_namespaces(7): without a mapping of its own user, the process could not mount anything.
+void mapOwnUser(uint32_t uid, uint32_t gid) {
+  const auto put = [](const char* file, const std::string& text) {
+    writeFull(openFile(file, O_WRONLY).get(), text);
+  };
+  put("/proc/self/setgroups", "deny");
+  put("/proc/self/uid_map", fmt::format("{0} {0} 1", uid));
+  put("/proc/self/gid_map", fmt::format("{0} {0} 1", gid));
+}
+
+// What an ordinary user can have of the jail, where the host lets him make user namespaces. Empty:
+// all of it; otherwise what is missing, and why.
+std::string leaveNamespacesAsUser() {
+  const uint32_t uid = geteuid();
+  const uint32_t gid = getegid();
+  if (unshare(CLONE_NEWUSER | kNamespaces) < 0) {
+    return fmt::format("no namespaces of its own ({})", std::strerror(errno));
+  }
+  try {
+    mapOwnUser(uid, gid);
+    leaveFileSystem();
+  } catch (const Error& error) {
+    return fmt::format("no empty root ({})", error.what());
+  }
+  return {};
+}
+
 void dropCapabilities() {
   __user_cap_header_struct header{_LINUX_CAPABILITY_VERSION_3, 0};
   std::array<__user_cap_data_struct, _LINUX_CAPABILITY_U32S_3> none{};
   require(static_cast<int>(syscall(SYS_capset, &header, none.data())), "drop capabilities");
+}
+
+// No program that this process might ever start could get a capability back. Before the change of
+// user, which takes the right to do this away.
+void emptyBoundingSet() {
+  for (int capability = 0; prctl(PR_CAPBSET_READ, capability, 0, 0, 0) >= 0; ++capability) {
+    require(prctl(PR_CAPBSET_DROP, capability, 0, 0, 0), "empty the capability bounding set");
+  }
 }
 
 void becomeUser(uint32_t uid, uint32_t gid) {
@@ -106,21 +153,27 @@ void closeUnknownDescriptors(const std::vector<int>& keep) {
 }
 
 void enterJail(uint32_t uid, uint32_t gid) {
-  clearenv();
+  emptyEnvironment();
   setLimit(RLIMIT_CORE, 0);
   setLimit(RLIMIT_NOFILE, kMaxDescriptors);
+  std::string missing;
   if (geteuid() == 0) {
-    require(unshare(CLONE_NEWNS | CLONE_NEWIPC | CLONE_NEWNET | CLONE_NEWUTS), "leave namespaces");
+    require(unshare(kNamespaces), "leave namespaces");
     leaveFileSystem();
+    emptyBoundingSet();
     becomeUser(uid, gid);
   } else if (uid != 0 && uid != geteuid()) {
     throw Error(ErrorKind::kForbidden, fmt::format("jail: only root can become user {}", uid));
   } else {
-    log::info("not root: reduced jail, system call filter and limits only");
+    missing = "no user of its own";
+    const std::string more = leaveNamespacesAsUser();
+    if (!more.empty()) missing += ", " + more;
   }
   dropCapabilities();
   require(prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0), "forbid new privileges");
   require(prctl(PR_SET_DUMPABLE, 0, 0, 0, 0), "forbid dumps");
+  if (!giveUpFiles()) missing += missing.empty() ? "no Landlock" : ", no Landlock";
+  if (!missing.empty()) log::info("reduced jail: " + missing);
 }
 
 }  // namespace hull::vmm

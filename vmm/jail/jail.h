@@ -1,12 +1,15 @@
 // The walls around a hull-vmm process that a guest may one day take over. In the order of use:
 //
 //   closeUnknownDescriptors  first thing, before anything is opened
+//   reportViolations         who breaks a filter is told by name (violation.h)
 //   enterJail                after the machine is built (/dev/kvm open), before any thread: empty
-//                            root, own mount, network, IPC and UTS namespaces, own uid, no
-//                            capabilities, limits, no_new_privs
+//                            environment, empty root, own mount, network, IPC and UTS namespaces,
+//                            own uid, no capabilities, limits, no_new_privs, Landlock
 //   SeccompFilter            per thread (seccomp.h)
 //
-// Without root there are no namespaces and no change of uid; one log line says so. Main thread.
+// A PID namespace must be there before the process is: the engine starts hull-vmm in one.
+// Without root there is no uid of its own, and namespaces only where the host lets users make them;
+// one log line says what is missing. Main thread.
 #pragma once
 
 #include <cstdint>

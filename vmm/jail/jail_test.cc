@@ -33,6 +33,7 @@ void filter(SeccompFilter::Kind kind) {
   rules.applyToThisThread();
 }
 
+// Without reportViolations() the signal has no handler.
 bool killed(int status) {
   return WIFSIGNALED(status) && WTERMSIG(status) == SIGSYS;
 }

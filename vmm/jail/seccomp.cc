@@ -29,8 +29,10 @@ scmp_arg_cmp equals32(unsigned argument, uint32_t value) {
 
 class Rules {
  public:
-  Rules() : context_(seccomp_init(SCMP_ACT_KILL_PROCESS), seccomp_release) {
+  Rules() : context_(seccomp_init(SCMP_ACT_TRAP), seccomp_release) {
     if (!context_) throw Error(ErrorKind::kInternal, "seccomp: no memory");
+    // Calls of other architectures have other numbers and no business here.
+    check(seccomp_attr_set(context_.get(), SCMP_FLTATR_ACT_BADARCH, SCMP_ACT_KILL_PROCESS));
   }
   void allow(std::initializer_list<int> calls) {
     for (const int call : calls) check(seccomp_rule_add(context_.get(), SCMP_ACT_ALLOW, call, 0));
@@ -38,11 +40,15 @@ class Rules {
   void allowWhen(int call, const scmp_arg_cmp& condition) {
     check(seccomp_rule_add_array(context_.get(), SCMP_ACT_ALLOW, call, 1, &condition));
   }
-  std::vector<sock_filter> compile() const {
+  // `kind` goes with every SIGSYS; libseccomp has no way to say so (seccomp(2), SECCOMP_RET_DATA).
+  std::vector<sock_filter> compile(uint32_t kind) const {
     const Fd file = makeMemfd("seccomp");
     check(seccomp_export_bpf(context_.get(), file.get()));
     std::vector<sock_filter> program(fileSize(file.get()) / sizeof(sock_filter));
     preadFull(file.get(), std::as_writable_bytes(std::span(program)), 0);
+    for (sock_filter& step : program) {
+      if (step.code == (BPF_RET | BPF_K) && step.k == SECCOMP_RET_TRAP) step.k |= kind;
+    }
     return program;
   }
 
@@ -108,7 +114,7 @@ SeccompFilter::SeccompFilter(Kind kind) {
   } else {
     allowVcpu(rules);
   }
-  program_ = rules.compile();
+  program_ = rules.compile(static_cast<uint32_t>(kind));
 }
 
 void SeccompFilter::applyToThisThread() const noexcept {

@@ -1,6 +1,6 @@
-// System call filters, one per kind of thread (libseccomp): what is not listed kills the process.
-// The lists are built once, before the threads start; applying one is a single prctl.
-// Any thread; throws hull::Error while building.
+// System call filters, one per kind of thread (libseccomp): what is not listed ends the process,
+// with a word on what it was (violation.h). The lists are built once, before the threads start;
+// applying one is a single prctl. Any thread; throws hull::Error while building.
 #pragma once
 
 #include <linux/filter.h>

@@ -283,6 +283,8 @@ class FakeVm {
 
 int main(int argc, char** argv) {
   signal(SIGPIPE, SIG_IGN);
+  // As PID 1 of a namespace it has no default action.
+  signal(SIGTERM, [](int number) { _exit(128 + number); });
   if (argc != 3) return 2;
   try {
     hull::FdSource config(std::atoi(argv[2]));
