@@ -14,7 +14,7 @@ void dropLastPart(std::string& path) {
 }
 }  // namespace
 
-std::string cleanPath(std::string_view path) {
+std::string cleanPath(std::string_view path, size_t slack) {
   if (path.find('\0') != std::string_view::npos) {
     throw Error(ErrorKind::kCorrupt, "path " + quotePath(path) + " contains a NUL byte");
   }
@@ -29,14 +29,14 @@ std::string cleanPath(std::string_view path) {
       dropLastPart(result);
       continue;
     }
-    if (part.size() > kMaxNameBytes) {
+    if (part.size() > kMaxNameBytes + slack) {
       throw Error(ErrorKind::kCorrupt, "path " + quotePath(path) + " has a name longer than " +
                                            std::to_string(kMaxNameBytes) + " bytes");
     }
     if (!result.empty()) result.push_back('/');
     result.append(part);
   }
-  if (result.size() > kMaxPathBytes) {
+  if (result.size() > kMaxPathBytes + slack) {
     throw Error(ErrorKind::kCorrupt, "path " + quotePath(path) + " is longer than " +
                                          std::to_string(kMaxPathBytes) + " bytes");
   }

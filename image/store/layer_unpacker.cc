@@ -20,6 +20,7 @@ constexpr uint64_t kWriteBackBytes = 32 << 20;  // start writing to disk early, 
 constexpr std::string_view kWhiteoutPrefix = ".wh.";
 constexpr std::string_view kAufsPrefix = ".wh..wh.";  // AUFS keeps its own books in such names
 constexpr std::string_view kOpaqueMarker = ".wh..wh..opq";
+constexpr size_t kMarkBytes = kOpaqueMarker.size() + 1;  // what a mark adds to a path at most
 
 uint64_t alignUp(uint64_t size) {
   return (size + kContentAlignment - 1) / kContentAlignment * kContentAlignment;
@@ -107,10 +108,11 @@ void LayerUnpacker::add(TarReader& tar, TarEntry&& member) {
     throw Error(ErrorKind::kTooLarge,
                 "layer has more than " + std::to_string(limits_.max_entries) + " entries");
   }
+  const std::string path = cleanPath(member.path, kMarkBytes);
+  if (addWhiteout(path)) return;
   Entry entry;
-  entry.path = cleanPath(member.path);
+  entry.path = cleanPath(path);
   entry.type = member.type;
-  if (addWhiteout(entry.path)) return;
   if (entry.path.empty() && entry.type != EntryType::kDirectory) {
     throw Error(ErrorKind::kCorrupt,
                 "member " + quotePath(member.path) + " stands for the root but is no directory");
@@ -164,6 +166,7 @@ bool LayerUnpacker::addWhiteout(const std::string& path) {
     entry.type = EntryType::kWhiteout;
     entry.path = folder.empty() ? target : folder + "/" + target;
   }
+  entry.path = cleanPath(entry.path);  // for its bounds
   writeEntry(entry);
   return true;
 }

@@ -18,26 +18,6 @@ void check(errcode_t code, const char* what) {
   if (code != 0) throw std::runtime_error(std::string(what) + ": " + error_message(code));
 }
 
-// Copies what is not a hole.
-void copySparse(int from, uint64_t from_offset, uint64_t length, int to, uint64_t to_offset) {
-  std::vector<std::byte> buffer(1 << 20);
-  uint64_t at = from_offset;
-  const uint64_t end = from_offset + length;
-  while (at < end) {
-    const off_t data = ::lseek(from, static_cast<off_t>(at), SEEK_DATA);
-    if (data < 0) return;
-    at = std::max(at, static_cast<uint64_t>(data));
-    const auto hole = static_cast<uint64_t>(::lseek(from, static_cast<off_t>(at), SEEK_HOLE));
-    while (at < std::min(hole, end)) {
-      const size_t step = std::min<uint64_t>(buffer.size(), std::min(hole, end) - at);
-      const size_t got = preadFull(from, std::span(buffer).first(step), at);
-      if (got == 0) return;
-      pwriteFull(to, std::span(buffer).first(got), to_offset + (at - from_offset));
-      at += got;
-    }
-  }
-}
-
 class DiskReader {
  public:
   DiskReader(const std::string& path, uint64_t content_limit) : content_limit_(content_limit) {
@@ -171,6 +151,25 @@ char dataByte(uint32_t layer, uint64_t offset) {
 
 }  // namespace
 
+void copySparse(int from, uint64_t from_offset, uint64_t length, int to, uint64_t to_offset) {
+  std::vector<std::byte> buffer(1 << 20);
+  uint64_t at = from_offset;
+  const uint64_t end = from_offset + length;
+  while (at < end) {
+    const off_t data = ::lseek(from, static_cast<off_t>(at), SEEK_DATA);
+    if (data < 0) return;
+    at = std::max(at, static_cast<uint64_t>(data));
+    const auto hole = static_cast<uint64_t>(::lseek(from, static_cast<off_t>(at), SEEK_HOLE));
+    while (at < std::min(hole, end)) {
+      const size_t step = std::min<uint64_t>(buffer.size(), std::min(hole, end) - at);
+      const size_t got = preadFull(from, std::span(buffer).first(step), at);
+      if (got == 0) return;
+      pwriteFull(to, std::span(buffer).first(got), to_offset + (at - from_offset));
+      at += got;
+    }
+  }
+}
+
 Assembly::Assembly(const std::vector<uint64_t>& data_bytes)
     : folder_("hull-stitch"), data_bytes_(data_bytes) {
   for (size_t i = 0; i < data_bytes.size(); ++i) {
@@ -219,10 +218,10 @@ uint64_t Assembly::metadataBytesAllocated() const {
   return static_cast<uint64_t>(status.st_blocks) * 512;
 }
 
-std::string Assembly::check() const {
+std::string checkDisk(const std::string& path) {
   for (const char* program : {"/usr/sbin/e2fsck", "/sbin/e2fsck"}) {
     if (::access(program, X_OK) != 0) continue;
-    const CommandResult result = runCommand({program, "-fn", path()});
+    const CommandResult result = runCommand({program, "-fn", path});
     // The summary is the one line it prints when all is well.
     const bool quiet = std::count(result.output.begin(), result.output.end(), '\n') <= 6;
     if (result.status == 0 && quiet) return {};

@@ -15,6 +15,13 @@
 
 namespace hull::image::testing {
 
+// What e2fsck -fn prints, empty when it is content; kNoE2fsck without the program.
+std::string checkDisk(const std::string& path);
+inline constexpr const char* kNoE2fsck = "unavailable";
+
+// Copies what is not a hole.
+void copySparse(int from, uint64_t from_offset, uint64_t length, int to, uint64_t to_offset);
+
 // A folder with the metadata, the layers' data and the disk made of them.
 class Assembly {
  public:
@@ -33,8 +40,7 @@ class Assembly {
   uint64_t metadataBytesAllocated() const;
   std::string path() const { return folder_.path() + "/disk"; }
 
-  // What e2fsck -fn prints, empty when it is content. "unavailable" without the program.
-  std::string check() const;
+  std::string check() const { return checkDisk(path()); }
 
  private:
   TemporaryDirectory folder_;
@@ -43,8 +49,6 @@ class Assembly {
   Fd metadata_;
   StitchedDisk disk_;
 };
-inline constexpr const char* kNoE2fsck = "unavailable";
-
 struct ReadNode {
   uint32_t inode = 0;
   uint16_t mode = 0;  // with type bits

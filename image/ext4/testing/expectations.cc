@@ -29,7 +29,7 @@ mode_t typeBits(EntryType type) {
   }
 }
 
-void expectNode(const Assembly& assembly, const ReadNode& node, const PlainNode& plain) {
+void expectNode(const ContentFunction& content, const ReadNode& node, const PlainNode& plain) {
   const Entry& wanted = plain.attributes;
   EXPECT_EQ(node.mode, typeBits(wanted.type) | wanted.mode);
   EXPECT_EQ(node.uid, wanted.uid);
@@ -42,7 +42,7 @@ void expectNode(const Assembly& assembly, const ReadNode& node, const PlainNode&
   EXPECT_EQ(node.xattrs, xattrs);
   if (wanted.type == EntryType::kFile) {
     EXPECT_EQ(node.size, wanted.size);
-    EXPECT_TRUE(node.content == assembly.contentOf(plain.layer, wanted.data_offset, wanted.size));
+    EXPECT_TRUE(node.content == content(plain));
   } else if (wanted.type == EntryType::kSymlink) {
     EXPECT_EQ(node.content, wanted.link);
   } else if (wanted.type != EntryType::kDirectory) {
@@ -63,7 +63,15 @@ void expectClean(const Assembly& assembly) {
 }
 
 void expectSame(const Assembly& assembly, const PlainTree& plain) {
-  const auto nodes = readDisk(assembly.path());
+  const auto content = [&](const PlainNode& node) {
+    const Entry& file = node.attributes;
+    return assembly.contentOf(node.layer, file.data_offset, file.size);
+  };
+  expectSame(readDisk(assembly.path()), content, plain);
+}
+
+void expectSame(const std::map<std::string, ReadNode>& nodes, const ContentFunction& content,
+                const PlainTree& plain) {
   std::map<const PlainNode*, uint32_t> inodes, names;
   for (const auto& [path, node] : plain) ++names[node.get()];
   for (const auto& [path, wanted] : plain) {
@@ -73,7 +81,7 @@ void expectSame(const Assembly& assembly, const PlainTree& plain) {
       ADD_FAILURE() << "missing";
       continue;
     }
-    expectNode(assembly, there->second, *wanted);
+    expectNode(content, there->second, *wanted);
     const auto [known, is_new] = inodes.emplace(wanted.get(), there->second.inode);
     EXPECT_EQ(known->second, there->second.inode);
     if (!S_ISDIR(there->second.mode)) {

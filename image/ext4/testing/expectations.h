@@ -1,6 +1,8 @@
 // Holds a stitched disk against what it should be: e2fsck, and the plain model. For tests.
 #pragma once
 
+#include <functional>
+#include <map>
 #include <string>
 #include <vector>
 
@@ -14,6 +16,11 @@ void expectClean(const Assembly& assembly);
 
 // The disk holds exactly what the plain model says.
 void expectSame(const Assembly& assembly, const PlainTree& plain);
+
+// As that, for what was read from any disk; `content` gives what a file should hold.
+using ContentFunction = std::function<std::string(const PlainNode& file)>;
+void expectSame(const std::map<std::string, ReadNode>& nodes, const ContentFunction& content,
+                const PlainTree& plain);
 
 // Stitches the layers and expects both.
 void expectStitches(const std::vector<LayerIndex>& layers);

@@ -12,8 +12,8 @@ namespace hull::image::testing {
 struct TarMember {
   std::string name;
   char type = '0';
-  std::string content;
-  std::string link;
+  std::string content = {};
+  std::string link = {};
   uint32_t mode = 0644;
   uint32_t uid = 0;
   uint32_t gid = 0;
