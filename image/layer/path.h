@@ -9,8 +9,8 @@
 namespace hull::image {
 
 // "/a/./b/../c/" → "a/c"; "../../x" → "x"; "" and "/" → "". Any byte but NUL and '/' may be part
-// of a name. Throws kCorrupt on NUL, on a name over kMaxNameBytes or a path over kMaxPathBytes, each
-// allowed `slack` bytes more: a whiteout has a mark in front of the name that it removes.
+// of a name. Throws kCorrupt on NUL, on a name over kMaxNameBytes or a path over kMaxPathBytes,
+// each allowed `slack` bytes more: a whiteout has a mark in front of the name that it removes.
 std::string cleanPath(std::string_view path, size_t slack = 0);
 
 // Whether `path` is what cleanPath returns: the form of Entry::path.
