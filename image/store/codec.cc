@@ -44,21 +44,41 @@ class GzipDecoder final : public Decoder {
   size_t decode(std::span<const std::byte>& in, std::span<std::byte> out) override {
     size_t filled = 0;
     while (filled < out.size()) {
-      if (phase_ != Phase::kMember && !beginMember(in)) return filled;
+      if (phase_ != Phase::kMember && !readHeader(in)) return filled;
       filled += inflate(in, out.subspan(filled));
       if (phase_ == Phase::kMember && in.empty() && state_->avail_out > 0) return filled;
     }
     return filled;
   }
 
-  bool complete() const override { return phase_ != Phase::kMember; }
+  bool complete() const override { return phase_ == Phase::kBetween || phase_ == Phase::kPadding; }
 
  private:
-  enum class Phase { kBetween, kMember, kPadding };
+  enum class Phase { kBetween, kHeader, kMember, kPadding };
 
   void reset() {
     isal_inflate_init(state_.get());
-    state_->crc_flag = ISAL_GZIP;
+    isal_gzip_header_init(&header_);
+    state_->crc_flag = ISAL_GZIP_NO_HDR_VER;
+  }
+
+  // A header (RFC 1952 §2.3) may arrive in pieces. Read by isal_inflate() it may not: that keeps
+  // how much of an extra field is still to come on its stack only.
+  bool readHeader(std::span<const std::byte>& in) {
+    if (phase_ != Phase::kHeader && !beginMember(in)) return false;
+    while (!in.empty()) {
+      const size_t given = std::min<size_t>(in.size(), kMaxHeaderPiece);
+      state_->next_in = pointer(in);
+      state_->avail_in = static_cast<uint32_t>(given);
+      const int result = isal_read_gzip_header(state_.get(), &header_);
+      in = in.subspan(given - state_->avail_in);
+      if (result == ISAL_DECOMP_OK) {
+        phase_ = Phase::kMember;
+        return true;
+      }
+      if (result != ISAL_END_INPUT) corrupt("the gzip header is malformed");
+    }
+    return false;
   }
 
   // Zeros may follow the last member (tape padding); anything else must be another member.
@@ -72,7 +92,7 @@ class GzipDecoder final : public Decoder {
       corrupt("data after the end of the gzip stream");
     }
     reset();
-    phase_ = Phase::kMember;
+    phase_ = Phase::kHeader;
     any_member_ = true;
     return true;
   }
@@ -87,16 +107,15 @@ class GzipDecoder final : public Decoder {
     state_->avail_out = static_cast<uint32_t>(room);
     const int result = isal_inflate(state_.get());
     if (result < 0) corrupt("the gzip data is damaged (error " + std::to_string(result) + ")");
-    if (result == ISAL_NAME_OVERFLOW || result == ISAL_COMMENT_OVERFLOW ||
-        result == ISAL_EXTRA_OVERFLOW || result == ISAL_NEED_DICT) {
-      corrupt("the gzip header is malformed");
-    }
     in = in.subspan(given - state_->avail_in);
     if (state_->block_state == ISAL_BLOCK_FINISH) phase_ = Phase::kBetween;
     return room - state_->avail_out;
   }
 
+  static constexpr size_t kMaxHeaderPiece = size_t{1} << 20;  // bytes at a time
+
   std::unique_ptr<inflate_state> state_;
+  isal_gzip_header header_{};
   Phase phase_ = Phase::kBetween;
   bool any_member_ = false;
 };
