@@ -55,7 +55,7 @@ void ControlServer::onReadable(ClientId id) {
 void ControlServer::handleLine(ClientId id, std::string_view line) {
   const std::string command = parseCommand(line);
   if (command.empty()) return reply(id, R"({"error":"expected {\"command\":\"...\"}"})");
-  handler_(id, command);
+  handler_(id, command, line);
 }
 
 void ControlServer::reply(ClientId id, std::string_view json_object) {

@@ -22,8 +22,9 @@ class ControlServer {
 
   using ClientId = uint64_t;
   // The machine's side: takes a command and answers, at once or later, with reply(). Commands are
-  // told apart by their "command" field; the object's text is the machine's to write.
-  using Handler = std::function<void(ClientId client, const std::string& command)>;
+  // told apart by their "command" field; `line` is the whole object, for those that have more.
+  using Handler =
+      std::function<void(ClientId client, const std::string& command, std::string_view line)>;
 
   // Does not own `listener_fd`.
   ControlServer(int listener_fd, EventLoop& loop, Handler handler);

@@ -7,13 +7,16 @@
 #include <sys/signalfd.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <nlohmann/json.hpp>
 
 #include "base/error.h"
 #include "base/log.h"
 #include "vmm/boot/device_tree.h"
 #include "vmm/boot/linux_boot.h"
+#include "vmm/kvm/cpu_model.h"
 #include "vmm/memory/layout.h"
+#include "vmm/virtio/balloon/balloon.h"
 #include "vmm/virtio/block/block.h"
 #include "vmm/virtio/console/console.h"
 #include "vmm/virtio/net/net.h"
@@ -43,7 +46,11 @@ Machine::Machine(VmConfig config, Clock::time_point started)
       pvpanic_(*this) {
   addDevices();
   addPlatform();
-  const auto cpuid = kvm_.supportedCpuid();
+  if (config_.large_pages) {
+    for (const auto& range : memory_.ranges()) memory_.preferLargePages(range.start, range.bytes);
+  }
+  auto cpuid = kvm_.supportedCpuid();
+  if (config_.stable_cpu) cpuid = stableCpuModel(std::move(cpuid));
   for (uint32_t i = 0; i < config_.vcpus; ++i) {
     vcpus_.push_back(std::make_unique<Vcpu>(kvm_, vm_, i, config_.vcpus, cpuid));
   }
@@ -52,7 +59,7 @@ Machine::Machine(VmConfig config, Clock::time_point started)
   if (config_.control_fd >= 0) {
     control_ = std::make_unique<ControlServer>(
         config_.control_fd, loop_,
-        [this](auto client, const auto& command) { onCommand(client, command); });
+        [this](auto client, const auto& command, auto line) { onCommand(client, command, line); });
   }
 }
 
@@ -60,15 +67,27 @@ Machine::~Machine() = default;
 
 // Disks first: /dev/vda, vdb, … in the order of the configuration.
 void Machine::addDevices() {
-  for (const auto& disk : config_.disks) addDevice(std::make_unique<virtio::BlockDevice>(disk));
-  if (config_.net) addDevice(std::make_unique<virtio::NetDevice>(*config_.net, loop_));
+  if (!config_.disks.empty()) io_engine_ = virtio::makeIoEngine(loop_);
+  for (const auto& disk : config_.disks) {
+    disks_.push_back(
+        addDevice(std::make_unique<virtio::BlockDevice>(disk, config_.vcpus, *io_engine_, loop_)));
+  }
+  if (config_.net) net_ = addDevice(std::make_unique<virtio::NetDevice>(*config_.net, loop_));
   if (config_.vsock) addDevice(std::make_unique<virtio::VsockDevice>(*config_.vsock, loop_));
   addDevice(
       std::make_unique<virtio::ConsoleDevice>(config_.early_serial ? -1 : config_.console_fd));
   addDevice(std::make_unique<virtio::RngDevice>());
+  if (config_.balloon) balloon_ = addDevice(std::make_unique<virtio::BalloonDevice>());
 }
 
-void Machine::addDevice(std::unique_ptr<virtio::Device> device) {
+template <typename Device>
+Device* Machine::addDevice(std::unique_ptr<Device> device) {
+  Device* raw = device.get();
+  attach(std::move(device));
+  return raw;
+}
+
+void Machine::attach(std::unique_ptr<virtio::Device> device) {
   const auto slot = static_cast<uint32_t>(transports_.size());
   const uint64_t base = layout::kVirtioBase + slot * layout::kVirtioStride;
   auto transport = std::make_unique<virtio::MmioTransport>(memory_, *device, loop_thread_);
@@ -154,6 +173,7 @@ MachineEnd Machine::run(const ThreadFilters& filters) {
   log::debug(fmt::format(
       "starting the vCPUs {} us after the process",
       std::chrono::duration_cast<std::chrono::microseconds>(Clock::now() - started_).count()));
+  if (io_engine_) io_engine_->start(filters.disk_io);
   startVcpus(filters);
   if (filters.devices) filters.devices->applyToThisThread();
   try {
@@ -194,10 +214,39 @@ std::string Machine::status() {
                         {"memory_mib", config_.memory_mib}};
   const std::lock_guard lock(end_mutex_);
   if (ready_us_) object["ready_us"] = *ready_us_;
+  if (balloon_ != nullptr) object["returned_bytes"] = balloon_->reportedBytes();
   return object.dump();
 }
 
-void Machine::onCommand(ControlServer::ClientId client, const std::string& command) {
+void Machine::changeLimits(std::string_view line) {
+  const LimitsChange change = parseLimitsChange(line);
+  if (change.disk.empty()) {
+    if (net_ == nullptr) throw Error(ErrorKind::kNotFound, "change limits: there is no network");
+    return net_->setLimits(change.inbound, change.outbound);
+  }
+  const auto disk = std::find_if(disks_.begin(), disks_.end(),
+                                 [&](const auto* each) { return each->id() == change.disk; });
+  if (disk == disks_.end()) {
+    throw Error(ErrorKind::kNotFound, fmt::format("change limits: no disk '{}'", change.disk));
+  }
+  (*disk)->setLimits(change.inbound, change.outbound);
+}
+
+void Machine::inflateBalloon(std::string_view line) {
+  const auto object = nlohmann::json::parse(line, nullptr, false);
+  const auto mib = object.find("mib");
+  if (balloon_ == nullptr) throw Error(ErrorKind::kNotFound, "inflate: there is no balloon");
+  if (mib == object.end() || !mib->is_number_unsigned() ||
+      mib->get<uint64_t>() >= config_.memory_mib) {
+    throw Error(ErrorKind::kInvalidArgument,
+                fmt::format("inflate: mib is not between 0 and {}", config_.memory_mib - 1));
+  }
+  balloon_->setTarget(static_cast<uint32_t>(mib->get<uint64_t>() * layout::kMiB /
+                                            virtio::BalloonDevice::kPageBytes));
+}
+
+void Machine::onCommand(ControlServer::ClientId client, const std::string& command,
+                        std::string_view line) {
   static constexpr std::string_view kOk = R"({"ok":true})";
   if (command == "status") return control_->reply(client, status());
   if (command == "stop") {
@@ -218,6 +267,15 @@ void Machine::onCommand(ControlServer::ClientId client, const std::string& comma
     group_.resume();
     state_ = State::kRunning;
     return control_->reply(client, kOk);
+  }
+  if (command == "limits" || command == "balloon") {
+    try {
+      command == "limits" ? changeLimits(line) : inflateBalloon(line);
+      return control_->reply(client, kOk);
+    } catch (const Error& error) {
+      return control_->reply(client, nlohmann::json{{"error", error.what()}}.dump(
+                                         -1, ' ', true, nlohmann::json::error_handler_t::replace));
+    }
   }
   control_->reply(client, R"({"error":"unknown command"})");
 }

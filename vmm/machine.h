@@ -24,19 +24,27 @@
 #include "vmm/kvm/vcpu_group.h"
 #include "vmm/loop_thread.h"
 #include "vmm/memory/guest_memory.h"
+#include "vmm/virtio/block/io_engine.h"
 #include "vmm/virtio/mmio/transport.h"
 
 namespace hull::vmm {
+
+namespace virtio {
+class BalloonDevice;
+class BlockDevice;
+class NetDevice;
+}  // namespace virtio
 
 struct MachineEnd {
   ExitReason reason = ExitReason::kError;
   std::string detail;
 };
 
-// The system call filters of the two kinds of threads; none: unfiltered (tests).
+// The system call filters of the kinds of threads; none: unfiltered (tests).
 struct ThreadFilters {
   std::optional<SeccompFilter> devices;
   std::optional<SeccompFilter> vcpu;
+  std::optional<SeccompFilter> disk_io;
 };
 
 class Machine final : private PlatformEvents {
@@ -56,14 +64,18 @@ class Machine final : private PlatformEvents {
 
  private:
   void addDevices();
-  void addDevice(std::unique_ptr<virtio::Device> device);
+  template <typename Device>
+  Device* addDevice(std::unique_ptr<Device> device);
+  void attach(std::unique_ptr<virtio::Device> device);
   void addPlatform();
   void loadGuest();
   std::string commandLine() const;
 
   void startVcpus(const ThreadFilters& filters);
   void watchSignals();
-  void onCommand(ControlServer::ClientId client, const std::string& command);
+  void onCommand(ControlServer::ClientId client, const std::string& command, std::string_view line);
+  void changeLimits(std::string_view line);
+  void inflateBalloon(std::string_view line);
   std::string status();
   void onAllParked();
 
@@ -87,8 +99,13 @@ class Machine final : private PlatformEvents {
   PowerRegister power_;
   Pvpanic pvpanic_;
   std::unique_ptr<SerialOutput> serial_;
+  std::unique_ptr<virtio::IoEngine> io_engine_;  // outlives the disks
   std::vector<std::unique_ptr<virtio::Device>> devices_;
   std::vector<std::unique_ptr<virtio::MmioTransport>> transports_;
+  // Some of devices_, to talk to.
+  std::vector<virtio::BlockDevice*> disks_;
+  virtio::NetDevice* net_ = nullptr;
+  virtio::BalloonDevice* balloon_ = nullptr;
 
   Fd signals_;
   std::unique_ptr<ControlServer> control_;

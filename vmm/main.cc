@@ -86,7 +86,8 @@ MachineEnd runMachine(VmConfig config, Machine::Clock::time_point started) {
   closeUnknownDescriptors(descriptorsOf(config));
   Machine machine(std::move(config), started);
   const ThreadFilters filters{SeccompFilter(SeccompFilter::Kind::kDevices),
-                              SeccompFilter(SeccompFilter::Kind::kVcpu)};
+                              SeccompFilter(SeccompFilter::Kind::kVcpu),
+                              SeccompFilter(SeccompFilter::Kind::kDiskIo)};
   reportViolations(status_fd);
   enterJail(uid, gid);
   return machine.run(filters);

@@ -171,6 +171,7 @@ std::string Launch::configuration() {
   if (spec_.network) {
     config.net = {pass(std::move(spec_.network->tap)), spec_.network->mac, spec_.network->mtu};
   }
+  config.balloon = true;
   vmm::VsockConfig vsock;
   vsock.listener_fd = pass(listenUnix(path(kVsockSocket)));
   created_.push_back(path(kVsockSocket));

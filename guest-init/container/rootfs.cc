@@ -142,7 +142,8 @@ void RootFilesystem::mountDisks(const CreateContainer& options) {
   if (options.writable_disk.empty()) {
     mountAt("tmpfs", state_ + "/rw", "tmpfs", MS_NOATIME, "mode=0755");
   } else {
-    mountAt(options.writable_disk.c_str(), state_ + "/rw", "ext4", MS_NOATIME, "");
+    // discard: what the container deletes becomes a hole in the host's file again.
+    mountAt(options.writable_disk.c_str(), state_ + "/rw", "ext4", MS_NOATIME, "discard");
   }
   makeDirectory(state_ + "/rw/sealed");
   makeDirectory(state_ + "/rw/work");

@@ -192,6 +192,46 @@ void check(const VmConfig& config) {
   if ((config.uid == 0) != (config.gid == 0)) fail("uid/gid", "give both or neither");
 }
 
+Rate rateOf(Fields& fields, const char* key) {
+  Rate rate;
+  const json* value = fields.find(key);
+  if (value == nullptr) return rate;
+  Fields inner(*value, fields.name(key));
+  inner.number("per_second", rate.per_second);
+  inner.number("burst", rate.burst);
+  inner.finish();
+  return rate;
+}
+
+void limits(Fields& fields, const char* key, IoLimits& into) {
+  const json* value = fields.find(key);
+  if (value == nullptr) return;
+  Fields inner(*value, fields.name(key));
+  into.bytes = rateOf(inner, "bytes");
+  into.operations = rateOf(inner, "operations");
+  inner.finish();
+}
+
+json jsonOf(const Rate& rate) {
+  return {{"per_second", rate.per_second}, {"burst", rate.burst}};
+}
+json jsonOf(const IoLimits& limits) {
+  return {{"bytes", jsonOf(limits.bytes)}, {"operations", jsonOf(limits.operations)}};
+}
+
+// What this side wrote, or somebody else: bounded in size and depth before it is looked at.
+json parseDocument(std::string_view text) {
+  if (text.size() > kMaxConfigBytes) fail("document", "too long");
+  bool too_deep = false;
+  const auto depth_guard = [&](int depth, json::parse_event_t, json&) {
+    if (depth > kMaxJsonDepth) too_deep = true;
+    return !too_deep;
+  };
+  json document = json::parse(text, depth_guard, false);
+  if (document.is_discarded() || too_deep) fail("document", "not JSON");
+  return document;
+}
+
 DiskSegment segmentOf(const json& value, const std::string& path) {
   DiskSegment segment;
   Fields fields(value, path);
@@ -214,6 +254,8 @@ DiskConfig diskOf(const json& value, const std::string& path) {
       disk.segments.push_back(segmentOf((*list)[i], fmt::format("{}.segments[{}]", path, i)));
     }
   }
+  limits(fields, "read", disk.read);
+  limits(fields, "write", disk.write);
   fields.finish();
   return disk;
 }
@@ -226,6 +268,8 @@ NetConfig netOf(const json& value) {
   fields.string("mac", mac);
   net.mac = parseMac(mac, "net.mac");
   fields.number("mtu", net.mtu);
+  limits(fields, "receive", net.receive);
+  limits(fields, "transmit", net.transmit);
   fields.finish();
   return net;
 }
@@ -254,6 +298,9 @@ VmConfig configOf(const json& document) {
   }
   if (const json* net = fields.find("net")) config.net = netOf(*net);
   if (const json* vsock = fields.find("vsock")) config.vsock = vsockOf(*vsock);
+  fields.boolean("stable_cpu", config.stable_cpu);
+  fields.boolean("large_pages", config.large_pages);
+  fields.boolean("balloon", config.balloon);
   fields.number("console_fd", config.console_fd);
   fields.number("control_fd", config.control_fd);
   fields.number("status_fd", config.status_fd);
@@ -274,6 +321,9 @@ std::string toJson(const VmConfig& config) {
                 {"initrd_fd", config.initrd_fd},
                 {"command_line", config.command_line},
                 {"disks", json::array()},
+                {"stable_cpu", config.stable_cpu},
+                {"large_pages", config.large_pages},
+                {"balloon", config.balloon},
                 {"console_fd", config.console_fd},
                 {"control_fd", config.control_fd},
                 {"status_fd", config.status_fd},
@@ -291,12 +341,16 @@ std::string toJson(const VmConfig& config) {
     document["disks"].push_back({{"id", disk.id},
                                  {"size_bytes", disk.size_bytes},
                                  {"read_only", disk.read_only},
+                                 {"read", jsonOf(disk.read)},
+                                 {"write", jsonOf(disk.write)},
                                  {"segments", std::move(segments)}});
   }
   if (config.net) {
     document["net"] = {{"tap_fd", config.net->tap_fd},
                        {"mac", macText(config.net->mac)},
-                       {"mtu", config.net->mtu}};
+                       {"mtu", config.net->mtu},
+                       {"receive", jsonOf(config.net->receive)},
+                       {"transmit", jsonOf(config.net->transmit)}};
   }
   if (config.vsock) {
     document["vsock"] = {{"guest_cid", config.vsock->guest_cid},
@@ -310,17 +364,29 @@ std::string toJson(const VmConfig& config) {
 }
 
 VmConfig parseVmConfig(std::string_view text) {
-  if (text.size() > kMaxConfigBytes) fail("document", "too long");
-  bool too_deep = false;
-  const auto depth_guard = [&](int depth, json::parse_event_t, json&) {
-    if (depth > kMaxJsonDepth) too_deep = true;
-    return !too_deep;
-  };
-  const json document = json::parse(text, depth_guard, false);
-  if (document.is_discarded() || too_deep) fail("document", "not JSON");
-  VmConfig config = configOf(document);
+  VmConfig config = configOf(parseDocument(text));
   check(config);
   return config;
+}
+
+std::string toJson(const LimitsChange& change) {
+  return json{{"command", "limits"},
+              {"disk", change.disk},
+              {"inbound", jsonOf(change.inbound)},
+              {"outbound", jsonOf(change.outbound)}}
+      .dump(-1, ' ', true, json::error_handler_t::replace);
+}
+
+LimitsChange parseLimitsChange(std::string_view text) {
+  const json document = parseDocument(text);
+  LimitsChange change;
+  Fields fields(document, "");
+  fields.find("command");
+  fields.string("disk", change.disk);
+  limits(fields, "inbound", change.inbound);
+  limits(fields, "outbound", change.outbound);
+  fields.finish();
+  return change;
 }
 
 std::string_view toString(ExitReason reason) {

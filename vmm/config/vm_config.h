@@ -34,17 +34,38 @@ struct DiskSegment {
   uint64_t length = 0;
 };
 
+// A token bucket: so much a second on average, up to `burst` at once. 0 a second: no limit; burst
+// 0: one second's worth.
+struct Rate {
+  uint64_t per_second = 0;
+  uint64_t burst = 0;
+
+  bool operator==(const Rate&) const = default;
+};
+
+// Of one direction; both hold.
+struct IoLimits {
+  Rate bytes;
+  Rate operations;  // disks: requests; network: frames as the guest hands them over
+
+  bool operator==(const IoLimits&) const = default;
+};
+
 struct DiskConfig {
   std::string id;  // virtio-blk serial, at most 20 bytes
   uint64_t size_bytes = 0;
   bool read_only = true;
   std::vector<DiskSegment> segments;
+  IoLimits read{};
+  IoLimits write{};
 };
 
 struct NetConfig {
   int tap_fd = -1;  // IFF_TAP | IFF_NO_PI | IFF_VNET_HDR, attached to its interface
   std::array<uint8_t, 6> mac{};
   uint16_t mtu = 1500;
+  IoLimits receive{};  // by the guest
+  IoLimits transmit{};
 };
 
 // The host side of virtio-vsock. `listener_fd` is a listening AF_UNIX stream socket: a client
@@ -65,9 +86,13 @@ struct VmConfig {
   std::vector<DiskConfig> disks;  // guest: /dev/vda, /dev/vdb, … in this order
   std::optional<NetConfig> net;
   std::optional<VsockConfig> vsock;
-  int console_fd = -1;        // what the guest writes to hvc0 (bounded by the VMM); -1: dropped
-  int control_fd = -1;        // listening AF_UNIX stream socket, one JSON object per line; -1: none
-  int status_fd = -1;         // the exit object; -1: none
+  bool stable_cpu = false;  // only features that every host of the vendor has (kvm/cpu_model.h)
+  bool large_pages =
+      false;             // 2 MiB at a time from the host: faster, but memory goes in larger steps
+  bool balloon = false;  // free memory of the guest goes back to the host
+  int console_fd = -1;   // what the guest writes to hvc0 (bounded by the VMM); -1: dropped
+  int control_fd = -1;   // listening AF_UNIX stream socket, one JSON object per line; -1: none
+  int status_fd = -1;    // the exit object; -1: none
   bool early_serial = false;  // ttyS0 to console_fd from the first instruction; slow, for debugging
   // Identity after the jail: both 0 keeps the caller's.
   uint32_t uid = 0;
@@ -78,6 +103,15 @@ struct VmConfig {
 // (ranges, order, counts), though its descriptors are not looked at.
 std::string toJson(const VmConfig& config);
 VmConfig parseVmConfig(std::string_view json);
+
+// New limits for a running VM, as a line for the control socket: {"command":"limits", …}.
+struct LimitsChange {
+  std::string disk;   // its id; empty: the network
+  IoLimits inbound;   // read; received by the guest
+  IoLimits outbound;  // written; sent by the guest
+};
+std::string toJson(const LimitsChange& change);
+LimitsChange parseLimitsChange(std::string_view json);
 
 enum class ExitReason {
   kPowerOff,     // "poweroff", exit status 0: the guest asked for it
@@ -99,7 +133,10 @@ enum class ExitPortValue : uint8_t {
 };
 
 // Control socket, one JSON object per line each way:
-//   {"command":"status"} → {"state":"running"|"paused","ready_us":N|null,"vcpus":N,"memory_mib":N}
+//   {"command":"status"} → {"state":"running"|"paused","ready_us":N|null,"vcpus":N,"memory_mib":N,
+//                           "returned_bytes":N}
 //   {"command":"pause"|"resume"|"stop"} → {"ok":true} or {"error":"..."}
+//   {"command":"limits", …} (LimitsChange) → the same
+//   {"command":"balloon","mib":N} → the same: the guest shall give up N MiB
 
 }  // namespace hull::vmm

@@ -21,6 +21,9 @@ VmConfig sample() {
                   {"upper", 1 << 30, false, {{9, 0, 0, 1 << 30}}}};
   config.net = NetConfig{10, {2, 0, 0, 0xab, 0xcd, 0xef}, 1400};
   config.vsock = VsockConfig{77, 11};
+  config.balloon = config.stable_cpu = config.large_pages = true;
+  config.disks[1].write = {{1 << 20, 1 << 22}, {500, 0}};
+  config.net->transmit = {{125000, 0}, {}};
   config.console_fd = 12;
   config.control_fd = 13;
   config.status_fd = 14;
@@ -63,6 +66,30 @@ TEST(VmConfig, SurvivesARoundTrip) {
   ASSERT_TRUE(after.vsock);
   EXPECT_EQ(after.vsock->guest_cid, 77u);
   EXPECT_EQ(after.uid, 1000u);
+  EXPECT_TRUE(after.balloon && after.stable_cpu && after.large_pages);
+  EXPECT_EQ(after.disks[1].write, before.disks[1].write);
+  EXPECT_EQ(after.disks[0].read, IoLimits{});
+  EXPECT_EQ(after.net->transmit, before.net->transmit);
+}
+
+TEST(LimitsChange, SurvivesARoundTripAndNamesWhatIsWrong) {
+  const LimitsChange before{"upper", {{1, 2}, {3, 4}}, {{}, {5, 0}}};
+  const LimitsChange after = parseLimitsChange(toJson(before));
+  EXPECT_EQ(after.disk, before.disk);
+  EXPECT_EQ(after.inbound, before.inbound);
+  EXPECT_EQ(after.outbound, before.outbound);
+  const auto refused = [](std::string_view text) {
+    try {
+      parseLimitsChange(text);
+      return std::string();
+    } catch (const Error& error) {
+      return std::string(error.what());
+    }
+  };
+  EXPECT_THAT(refused(R"({"inbound":{"bytes":{"per_second":-1}}})"),
+              HasSubstr("inbound.bytes.per_second: out of range"));
+  EXPECT_THAT(refused(R"({"inbound":{"byte":{}}})"), HasSubstr("inbound.byte: unknown field"));
+  EXPECT_THAT(refused("7"), HasSubstr("not an object"));
 }
 
 TEST(VmConfig, TakesDefaultsForWhatIsMissing) {

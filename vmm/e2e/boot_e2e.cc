@@ -63,6 +63,9 @@ class BootTest : public testing::Test, protected VmmUnderTest {
       config_.uid = config_.gid = static_cast<uint32_t>(std::atoi(getenv("HULL_TEST_UID")));
     }
   }
+  static Fd readOnly(const Fd& file) {
+    return openFile("/proc/self/fd/" + std::to_string(file.get()), O_RDONLY);
+  }
   Fd kernel_, initrd_;
 };
 
@@ -146,8 +149,8 @@ TEST_F(BootTest, DisksOfSegments) {
     pattern[i] = static_cast<char>((i >> 12) * 7 + i % 251);
   }
   // Mebibytes 0 and 2 of disk A in two files, 4 KiB into the second; 1 is a hole.
-  const Fd first = fileWith(pattern.substr(0, kMib));
-  const Fd second = fileWith(std::string(4096, 'x') + pattern.substr(2 * kMib));
+  const Fd first = readOnly(fileWith(pattern.substr(0, kMib)));
+  const Fd second = readOnly(fileWith(std::string(4096, 'x') + pattern.substr(2 * kMib)));
   const Fd writable = fileWith("");
   ASSERT_EQ(ftruncate(writable.get(), 8 * kMib), 0);
   config_.disks = {{"disk-a",

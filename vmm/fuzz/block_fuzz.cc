@@ -1,12 +1,16 @@
 // Block requests: the input is a list of requests, each split into descriptors as it says.
+#include <fcntl.h>
+
 #include <algorithm>
 #include <array>
 #include <cstdlib>
 
 #include "base/bytes.h"
+#include "base/event_loop.h"
 #include "base/fd.h"
 #include "vmm/testing/fake_driver.h"
 #include "vmm/virtio/block/block.h"
+#include "vmm/virtio/block/thread_engine.h"
 
 extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
   using namespace hull;
@@ -18,15 +22,22 @@ extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
     writeFull(file.get(), std::string(kDiskBytes, 'd'));
     return file;
   }();
+  static const Fd kReadOnlyDisk =
+      openFile("/proc/self/fd/" + std::to_string(kDisk.get()), O_RDONLY);
+  static EventLoop loop;
+  static virtio::ThreadEngine engine(loop);
+  static const bool kStarted = [] {
+    engine.start(std::nullopt);
+    return true;
+  }();
   ByteReader in({reinterpret_cast<const char*>(data), size});
   GuestMemory memory(kTestMemoryBytes);
   FakeDriver driver(memory, 16);
   FakeHost host;
   const bool read_only = (in.u8() & 1) != 0;
-  virtio::BlockDevice device({"fuzz",
-                              kDiskBytes,
-                              read_only,
-                              {{kDisk.get(), 0, 0, 4096}, {kDisk.get(), 8192, 8192, 4096}}});
+  const int fd = kStarted && read_only ? kReadOnlyDisk.get() : kDisk.get();
+  virtio::BlockDevice device(
+      {"fuzz", kDiskBytes, read_only, {{fd, 0, 0, 4096}, {fd, 8192, 8192, 4096}}}, 1, engine, loop);
   std::vector<virtio::Queue> queues;
   queues.push_back(driver.queue());
   device.activate({memory, host, 0, std::move(queues)});
@@ -43,6 +54,7 @@ extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
     }
     builder.send();
     device.notify();
+    engine.drain();
     if (host.reset_reason) break;
   }
   if (fileSize(kDisk.get()) != kDiskBytes) abort();  // nothing may be written behind the segments

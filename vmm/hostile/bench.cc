@@ -89,6 +89,7 @@ void Bench::turn() {
   constexpr int kTurns = 8;
   for (int i = 0; i < kTurns; ++i) {
     transport_.onNotify();
+    subject_.settle();
     subject_.loop().runOnce(std::chrono::milliseconds(0));
     thread_.runPosted();
   }

@@ -28,6 +28,8 @@ class Subject {
   virtual EventLoop& loop() { return loop_; }
   // Makes the device want something of each of its queues: a frame arrives, a client connects.
   virtual void stir() {}
+  // Waits for what the device has handed to others (disk operations).
+  virtual void settle() {}
   // Does one piece of the device's ordinary work and says whether it was done right. The rings are
   // in order, but used ring and flags may hold anything: only the effect counts.
   virtual bool serves(Bench& bench) = 0;

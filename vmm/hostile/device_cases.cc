@@ -1,5 +1,6 @@
 #include "vmm/hostile/device_cases.h"
 
+#include <fcntl.h>
 #include <linux/virtio_blk.h>
 
 #include <array>
@@ -7,6 +8,7 @@
 #include "base/fd.h"
 #include "base/file.h"
 #include "vmm/testing/test_tap.h"
+#include "vmm/virtio/balloon/balloon.h"
 #include "vmm/virtio/block/block.h"
 #include "vmm/virtio/console/console.h"
 #include "vmm/virtio/net/net.h"
@@ -27,8 +29,15 @@ std::unique_ptr<Subject> make() {
 
 class BlockSubject final : public Subject {
  public:
-  BlockSubject() { writeFull(disk_.get(), std::string(kDiskBytes, 'd')); }
-  Device& device() override { return device_; }
+  BlockSubject() {
+    writeFull(disk_.get(), std::string(kDiskBytes, 'd'));
+    read_only_ = openFile("/proc/self/fd/" + std::to_string(disk_.get()), O_RDONLY);
+    engine_->start(std::nullopt);
+    const DiskConfig config{"disk", kDiskBytes, true, {{read_only_.get(), 0, 0, kDiskBytes}}};
+    device_.emplace(config, 1, *engine_, loop());
+  }
+  Device& device() override { return *device_; }
+  void settle() override { engine_->drain(); }
   bool serves(Bench& bench) override {
     virtio_blk_outhdr header{};
     header.type = VIRTIO_BLK_T_IN;
@@ -47,7 +56,27 @@ class BlockSubject final : public Subject {
  private:
   static constexpr uint64_t kDiskBytes = 16 * kSectorBytes;
   Fd disk_ = makeMemfd("disk");
-  BlockDevice device_{{"disk", kDiskBytes, true, {{disk_.get(), 0, 0, kDiskBytes}}}};
+  Fd read_only_;
+  std::unique_ptr<IoEngine> engine_ = makeIoEngine(loop());
+  std::optional<BlockDevice> device_;
+};
+
+class BalloonSubject final : public Subject {
+ public:
+  Device& device() override { return device_; }
+  // A page of free memory goes back.
+  bool serves(Bench& bench) override {
+    const uint64_t before = device_.reportedBytes();
+    constexpr GuestAddress kFree = layout::kGapStart - layout::kMiB;
+    ChainBuilder(bench.queue(2))
+        .raw({kFree, BalloonDevice::kPageBytes, kDescriptorWrite, 0})
+        .send();
+    bench.kick();
+    return device_.reportedBytes() == before + BalloonDevice::kPageBytes;
+  }
+
+ private:
+  BalloonDevice device_;
 };
 
 class NetSubject final : public Subject {
@@ -149,6 +178,7 @@ const std::vector<DeviceCase>& deviceCases() {
       {"Vsock", {{"ToGuest"}, {"FromGuest"}, {"Events", false}}, make<VsockSubject>},
       {"Console", {{"Receive", false}, {"Transmit"}}, make<ConsoleSubject>},
       {"Rng", {{"Requests"}}, make<RngSubject>},
+      {"Balloon", {{"Inflate"}, {"Deflate"}, {"Reporting"}}, make<BalloonSubject>},
   };
   return kCases;
 }

@@ -90,7 +90,8 @@ TEST(Seccomp, VcpusMayNotTouchDescriptorsLikeDevicesDo) {
 }
 
 TEST(Seccomp, NobodyMaySignalOthersOrStartPrograms) {
-  for (const auto kind : {SeccompFilter::Kind::kDevices, SeccompFilter::Kind::kVcpu}) {
+  for (const auto kind :
+       {SeccompFilter::Kind::kDevices, SeccompFilter::Kind::kVcpu, SeccompFilter::Kind::kDiskIo}) {
     EXPECT_TRUE(killed(inChild([kind] {
       filter(kind);
       kill(1, 0);

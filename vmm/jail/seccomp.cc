@@ -95,8 +95,8 @@ void allowDevices(Rules& rules) {
   rules.allow({SCMP_SYS(epoll_wait), SCMP_SYS(epoll_pwait), SCMP_SYS(epoll_ctl), SCMP_SYS(accept4),
                SCMP_SYS(recvfrom), SCMP_SYS(recvmsg), SCMP_SYS(sendto), SCMP_SYS(sendmsg),
                SCMP_SYS(shutdown), SCMP_SYS(close), SCMP_SYS(readv), SCMP_SYS(writev),
-               SCMP_SYS(preadv), SCMP_SYS(pwritev), SCMP_SYS(fdatasync), SCMP_SYS(fallocate),
-               SCMP_SYS(getrandom), SCMP_SYS(nanosleep), SCMP_SYS(clock_nanosleep)});
+               SCMP_SYS(io_uring_enter), SCMP_SYS(getrandom), SCMP_SYS(nanosleep),
+               SCMP_SYS(clock_nanosleep)});
   rules.allowWhen(SCMP_SYS(ioctl), equals32(1, TUNSETOFFLOAD));
 }
 
@@ -104,15 +104,25 @@ void allowVcpu(Rules& rules) {
   rules.allowWhen(SCMP_SYS(ioctl), equals32(1, KVM_RUN));
 }
 
+void allowDiskIo(Rules& rules) {
+  rules.allow({SCMP_SYS(preadv), SCMP_SYS(pwritev), SCMP_SYS(fdatasync), SCMP_SYS(fallocate)});
+}
+
 }  // namespace
 
 SeccompFilter::SeccompFilter(Kind kind) {
   Rules rules;
   allowRuntime(rules);
-  if (kind == Kind::kDevices) {
-    allowDevices(rules);
-  } else {
-    allowVcpu(rules);
+  switch (kind) {
+    case Kind::kDevices:
+      allowDevices(rules);
+      break;
+    case Kind::kVcpu:
+      allowVcpu(rules);
+      break;
+    case Kind::kDiskIo:
+      allowDiskIo(rules);
+      break;
   }
   program_ = rules.compile(static_cast<uint32_t>(kind));
 }

@@ -11,7 +11,11 @@ namespace hull::vmm {
 
 class SeccompFilter {
  public:
-  enum class Kind { kDevices, kVcpu };
+  enum class Kind {
+    kDevices,
+    kVcpu,
+    kDiskIo,  // the threads that read and write disks where there is no io_uring
+  };
   explicit SeccompFilter(Kind kind);
 
   // For the rest of the thread's life. Needs no_new_privs. Ends the process when it fails: an

@@ -59,6 +59,14 @@ void GuestMemory::preferLargePages(GuestAddress address, uint64_t size) noexcept
   if (std::byte* at = find(start, end - start)) madvise(at, end - start, MADV_HUGEPAGE);
 }
 
+bool GuestMemory::mapPrivately(GuestAddress address, uint64_t size, int fd,
+                               uint64_t offset) noexcept {
+  std::byte* at = find(address, size);
+  if (at == nullptr || size == 0 || (address | size | offset) % layout::kPageBytes != 0) return false;
+  return mmap(at, size, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_FIXED, fd,
+              static_cast<off_t>(offset)) != MAP_FAILED;
+}
+
 bool GuestMemory::read(GuestAddress address, std::span<std::byte> into) const noexcept {
   const std::byte* from = find(address, into.size());
   if (from == nullptr) return false;
@@ -84,6 +92,21 @@ bool GuestMemory::storeRelease(GuestAddress address, uint16_t value) noexcept {
   if (at == nullptr || address % sizeof(uint16_t) != 0) return false;
   std::atomic_ref(*reinterpret_cast<uint16_t*>(at)).store(value, std::memory_order_release);
   return true;
+}
+
+uint64_t GuestMemory::discard(GuestAddress address, uint64_t size) noexcept {
+  std::byte* at = find(address, size);
+  return at == nullptr ? 0 : discard(iovec{at, size});
+}
+
+// Pages that are only partly in the range stay.
+uint64_t GuestMemory::discard(const iovec& buffer) noexcept {
+  constexpr uint64_t kMask = layout::kPageBytes - 1;
+  const auto begin = reinterpret_cast<uint64_t>(buffer.iov_base);
+  const uint64_t start = (begin + kMask) & ~kMask;
+  const uint64_t end = (begin + buffer.iov_len) & ~kMask;
+  if (start >= end) return 0;
+  return madvise(reinterpret_cast<void*>(start), end - start, MADV_DONTNEED) == 0 ? end - start : 0;
 }
 
 std::optional<iovec> GuestMemory::iovecOf(GuestAddress address, uint64_t size) const noexcept {

@@ -48,12 +48,14 @@ inline constexpr uint64_t kIdentityMap = 0xfffbc000;
 inline constexpr uint64_t kTss = 0xfffbd000;
 
 inline constexpr uint32_t kIoapicPins = 24;
-inline constexpr uint32_t kMaxVirtioDevices = 20;
-// Pins 0–3 belong to the timer and legacy devices; 4 is ttyS0's, so it is the last to be given out.
+inline constexpr uint32_t kMaxVirtioDevices = 22;
+// Pins 0 and 2 belong to the timer. 1, 3 and 4 are a PC's keyboard and serial ports: of those only
+// ttyS0's (4) may be there, so they are the last to be given out, and 4 the very last.
 constexpr uint32_t gsiOfSlot(uint32_t slot) {
   constexpr uint32_t kFirstPin = 5;
-  constexpr uint32_t kLastResort = 4;
-  return slot < kIoapicPins - kFirstPin ? kFirstPin + slot : kLastResort;
+  constexpr uint32_t kLastResorts[] = {3, 1, 4};
+  constexpr uint32_t kPlainPins = kIoapicPins - kFirstPin;
+  return slot < kPlainPins ? kFirstPin + slot : kLastResorts[(slot - kPlainPins) % 3];
 }
 
 }  // namespace hull::vmm::layout

@@ -2,10 +2,12 @@
 // transport owns registers, feature negotiation and status; a device sees only a complete,
 // validated set of queues, moved into activate(), until reset().
 //
-// Threads: type, features, queueSizes and config are constant after construction and may be asked
-// from any thread. Everything else happens on the device thread.
+// Threads: readConfig and writeConfig come from vCPU threads. Type, features, queueSizes and config
+// are constant after construction and may be asked from any thread. Everything else happens on the
+// device thread.
 #pragma once
 
+#include <algorithm>
 #include <cstddef>
 #include <cstdint>
 #include <span>
@@ -24,6 +26,7 @@ enum class DeviceType : uint32_t {
   kBlock = 2,
   kConsole = 3,
   kRng = 4,
+  kBalloon = 5,
   kVsock = 19,
 };
 
@@ -41,6 +44,8 @@ class DeviceHost {
   virtual void interrupt() noexcept = 0;  // used buffers (§2.9)
   // The driver broke a rule: no queue is looked at again until it resets the device (§2.1.1).
   virtual void needsReset(std::string_view why) noexcept = 0;
+  // The device's configuration is another than before (§2.5); the driver will read it.
+  virtual void configChanged() noexcept = 0;
   // Calls notify() again soon, after other devices had their turn.
   virtual void notifyLater() noexcept = 0;
 };
@@ -49,7 +54,7 @@ struct Activation {
   GuestMemory& memory;
   DeviceHost& host;
   uint64_t features;          // as negotiated
-  std::vector<Queue> queues;  // all of queueSizes()
+  std::vector<Queue> queues;  // requiredQueues() up to all of queueSizes()
 };
 
 class Device {
@@ -62,17 +67,37 @@ class Device {
   virtual DeviceType type() const noexcept = 0;
   virtual uint64_t features() const noexcept = 0;  // the device's own, without kTransportFeatures
   virtual std::span<const uint16_t> queueSizes() const noexcept = 0;  // greatest size of each queue
+  // How many of them, from the first on, a driver must set up; activate() gets those it did.
+  virtual size_t requiredQueues() const noexcept { return queueSizes().size(); }
   virtual std::span<const std::byte> config() const noexcept = 0;
+  // Accesses to the configuration from a vCPU thread, `offset` anywhere. Devices whose
+  // configuration changes, or may be written, override them.
+  virtual void readConfig(uint64_t offset, std::span<std::byte> into) const noexcept {
+    copyConfig(config(), offset, into);
+  }
+  virtual void writeConfig(uint64_t, std::span<const std::byte>) noexcept {}
 
   virtual void activate(Activation&& activation) noexcept = 0;
   virtual void notify() noexcept = 0;  // the driver notified one of the queues, no matter which
   virtual void reset() noexcept = 0;   // back to before activate(); queues are gone
 
-  // For saving: where the queues stand, in order; devices hold no chain between two calls.
+  // Ends what is under way, so that no chain is in the device's hands and guest memory is at rest:
+  // before saving, with the vCPUs stopped, and before memory is saved.
+  virtual void quiesce() noexcept {}
+  // For saving, after quiesce(): where the queues stand, in order.
   virtual std::vector<QueuePosition> queuePositions() const noexcept = 0;
   // The device's own state beside its queues. load() is called after activate(); false: corrupt.
   virtual void save(ByteWriter&) const {}
   virtual bool load(ByteReader&) { return true; }
+
+ protected:
+  // Of `space`, what there is from `offset` on; the rest of `into` stays as it is.
+  static void copyConfig(std::span<const std::byte> space, uint64_t offset,
+                         std::span<std::byte> into) noexcept {
+    if (offset >= space.size()) return;
+    std::copy_n(space.begin() + static_cast<ptrdiff_t>(offset),
+                std::min<size_t>(into.size(), space.size() - offset), into.begin());
+  }
 };
 
 // An interrupt for what was pushed, and the device's side of what a drain found.

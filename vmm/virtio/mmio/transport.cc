@@ -105,11 +105,7 @@ void MmioTransport::ignored(const char* what) noexcept {
 void MmioTransport::read(uint64_t offset, std::span<std::byte> into) noexcept {
   std::memset(into.data(), 0, into.size());
   if (offset >= kConfig) {
-    const auto config = device_.config();
-    const uint64_t at = offset - kConfig;
-    if (at >= config.size()) return;
-    const size_t size = std::min<size_t>(into.size(), config.size() - at);
-    std::memcpy(into.data(), config.data() + at, size);
+    device_.readConfig(offset - kConfig, into);
     return;
   }
   if (into.size() != sizeof(uint32_t) || offset % sizeof(uint32_t) != 0) {
@@ -141,16 +137,16 @@ uint32_t MmioTransport::readRegister(uint64_t offset) noexcept {
       return interrupt_status_.load(std::memory_order_acquire);
     case kStatus:
       return status_.load(std::memory_order_acquire);
+    case kConfigGeneration:
+      return config_generation_.load(std::memory_order_acquire);
     default:
-      // No shared memory regions: length and base are all ones (§4.2.2, SHMLenLow). The
-      // configuration never changes by itself, so its generation is always 0.
+      // No shared memory regions: length and base are all ones (§4.2.2, SHMLenLow).
       return offset >= kShmLengthLow && offset <= kShmBaseHigh ? UINT32_MAX : 0;
   }
 }
 
-// Not a single device here has writable configuration, so only registers are written.
 void MmioTransport::write(uint64_t offset, std::span<const std::byte> from) noexcept {
-  if (offset >= kConfig) return ignored("configuration write");
+  if (offset >= kConfig) return device_.writeConfig(offset - kConfig, from);
   if (from.size() != sizeof(uint32_t) || offset % sizeof(uint32_t) != 0) {
     return ignored("misaligned register write");
   }
@@ -256,6 +252,7 @@ void MmioTransport::writeStatus(uint32_t value) noexcept {
 bool MmioTransport::activate() noexcept {
   std::vector<Queue> queues;
   for (size_t i = 0; i < queues_.size(); ++i) {
+    if (!queues_[i].ready && i >= device_.requiredQueues()) break;  // not wanted by the driver
     if (!queues_[i].ready) return false;
     auto queue = Queue::create(memory_, queues_[i].layout, device_.queueSizes()[i],
                                (driver_features_ & kFeatureEventIdx) != 0,
@@ -295,6 +292,12 @@ void MmioTransport::interrupt() noexcept {
   signal(interrupt_fd_);
 }
 
+void MmioTransport::configChanged() noexcept {
+  config_generation_.fetch_add(1, std::memory_order_acq_rel);
+  interrupt_status_.fetch_or(kInterruptConfigChange, std::memory_order_acq_rel);
+  signal(interrupt_fd_);
+}
+
 // The device is stopped by a later turn of the loop: it is in the middle of something now.
 void MmioTransport::needsReset(std::string_view why) noexcept {
   if ((status_.fetch_or(kNeedsReset, std::memory_order_acq_rel) & kNeedsReset) != 0) return;
@@ -322,10 +325,11 @@ void MmioTransport::save(ByteWriter& out) const {
   out.u64(driver_features_);
   out.u32(queue_select_);
   out.boolean(active_);
+  if (active_) device_.quiesce();
   const auto positions = active_ ? device_.queuePositions() : std::vector<QueuePosition>();
   for (size_t i = 0; i < queues_.size(); ++i) {
     const auto& [layout, ready] = queues_[i];
-    const QueuePosition position = active_ ? positions[i] : QueuePosition{};
+    const QueuePosition position = i < positions.size() ? positions[i] : QueuePosition{};
     out.u16(layout.size);
     out.u64(layout.descriptors);
     out.u64(layout.available);
@@ -351,7 +355,8 @@ bool MmioTransport::load(ByteReader& in) {
     layout = {in.u16(), in.u64(), in.u64(), in.u64()};
     ready = in.boolean();
     const QueuePosition position{in.u16(), in.u16()};
-    if (!active || !in.ok()) continue;
+    if (!active || !in.ok() || (!ready && queues.size() >= device_.requiredQueues())) continue;
+    if (queues.size() != i) return false;  // one was left out before
     auto queue = Queue::create(memory_, layout, device_.queueSizes()[i],
                                (driver_features_ & kFeatureEventIdx) != 0,
                                (driver_features_ & kFeatureIndirect) != 0);

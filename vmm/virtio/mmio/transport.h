@@ -56,6 +56,7 @@ class MmioTransport final : public BusDevice, private DeviceHost {
   };
 
   void interrupt() noexcept override;
+  void configChanged() noexcept override;
   void needsReset(std::string_view why) noexcept override;
   void notifyLater() noexcept override;
 
@@ -78,6 +79,7 @@ class MmioTransport final : public BusDevice, private DeviceHost {
 
   std::atomic<uint32_t> status_ = 0;
   std::atomic<uint32_t> interrupt_status_ = 0;
+  std::atomic<uint32_t> config_generation_ = 0;
   bool active_ = false;  // device thread
 
   std::mutex mutex_;  // guards the rest

@@ -53,6 +53,7 @@ NetDevice::NetDevice(const NetConfig& config, EventLoop& loop)
   features_ = kBaseFeatures | kHostOffloads;
   if (ioctl(tap_, TUNSETOFFLOAD, tapOffloads(kGuestOffloads)) == 0) features_ |= kGuestOffloads;
   ioctl(tap_, TUNSETOFFLOAD, 0UL);
+  setLimits(config.receive, config.transmit);
   config_.mac = mac_;
   config_.mtu = config.mtu;
   slice_.reserve(kQueueSize);
@@ -60,7 +61,22 @@ NetDevice::NetDevice(const NetConfig& config, EventLoop& loop)
 }
 
 NetDevice::~NetDevice() {
-  watchTap(false);
+  reset();
+}
+
+void NetDevice::setLimits(const IoLimits& receive, const IoLimits& transmit) noexcept {
+  receive_throttle_.configure(receive);
+  transmit_throttle_.configure(transmit);
+  if (timer_) loop_.cancel(*std::exchange(timer_, std::nullopt));
+  notify();
+}
+
+void NetDevice::rest(Throttle& throttle) noexcept {
+  if (timer_) return;  // it looks at both directions
+  timer_ = loop_.after(throttle.wait(), [this] {
+    timer_.reset();
+    notify();
+  });
 }
 
 void NetDevice::activate(Activation&& activation) noexcept {
@@ -76,6 +92,7 @@ void NetDevice::activate(Activation&& activation) noexcept {
 
 void NetDevice::reset() noexcept {
   watchTap(false);
+  if (timer_) loop_.cancel(*std::exchange(timer_, std::nullopt));
   frame_bytes_ = 0;
   receive_.reset();
   transmit_.reset();
@@ -94,11 +111,16 @@ void NetDevice::notify() noexcept {
 // ---- guest to host ------------------------------------------------------------------------------
 
 void NetDevice::transmit() noexcept {
-  const DrainResult result = drain(*transmit_, [this](Chain&& chain) {
+  if (!transmit_throttle_.ready()) return rest(transmit_throttle_);
+  bool go_on = true;
+  const DrainResult result = drain(*transmit_, [&](Chain&& chain) {
+    transmit_throttle_.take(chain.readableBytes());
     transmitFrame(chain);
     transmit_->push(std::move(chain), 0);
-    return true;
+    go_on = transmit_throttle_.ready();
+    return go_on;
   });
+  if (!go_on) rest(transmit_throttle_);
   settle(*transmit_, result, *host_, "net");
 }
 
@@ -133,11 +155,17 @@ void NetDevice::receive() noexcept {
   uint32_t frames = 0;
   bool wait_for_tap = false;
   while (frames < kMaxFramesPerTurn) {
+    if (!receive_throttle_.ready()) {
+      rest(receive_throttle_);
+      break;
+    }
     if (frame_bytes_ == 0 && !readFrame()) {
       wait_for_tap = true;
       break;
     }
+    const size_t bytes = frame_bytes_;
     if (!deliverFrame()) break;
+    receive_throttle_.take(bytes);
     ++frames;
   }
   if (receive_->takeInterrupt()) host_->interrupt();

@@ -14,6 +14,7 @@
 
 #include "base/event_loop.h"
 #include "vmm/config/vm_config.h"
+#include "vmm/token_bucket.h"
 #include "vmm/virtio/device.h"
 #include "vmm/virtio/net/frame.h"
 
@@ -40,6 +41,10 @@ class NetDevice final : public Device {
   void reset() noexcept override;
   std::vector<QueuePosition> queuePositions() const noexcept override;
 
+  // Over its limit a direction rests until a timer: transmit buffers stay in the guest's ring,
+  // received frames in the tap's queue.
+  void setLimits(const IoLimits& receive, const IoLimits& transmit) noexcept;
+
  private:
   static constexpr std::array<uint16_t, 2> kQueueSizes{kQueueSize, kQueueSize};
 
@@ -52,6 +57,7 @@ class NetDevice final : public Device {
   void giveBuffersBack() noexcept;
   void scatterFrame() noexcept;
   void watchTap(bool on) noexcept;
+  void rest(Throttle& throttle) noexcept;
 
   int tap_;
   MacAddress mac_;
@@ -64,6 +70,8 @@ class NetDevice final : public Device {
   std::optional<Queue> receive_;
   std::optional<Queue> transmit_;
   bool watching_ = false;
+  Throttle receive_throttle_, transmit_throttle_;
+  std::optional<EventLoop::TimerId> timer_;
 
   // One frame between tap and guest, with its header.
   std::unique_ptr<std::byte[]> frame_;

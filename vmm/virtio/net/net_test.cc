@@ -242,6 +242,20 @@ TEST_F(TapTest, FrameWaitsForBuffers) {
   EXPECT_EQ(got.substr(12), text);
 }
 
+TEST_F(TapTest, LimitsHoldEachDirection) {
+  activate(netBit(kNetMergeBuffers));
+  device_->setLimits({{}, {1, 1}}, {{}, {1, 1}});
+  const std::string text = frame(kMac, 100);
+  for (int i = 0; i < 3; ++i) {
+    ChainBuilder(transmit_).readableValue(NetHeader{}).readable(text).send();
+  }
+  device_->notify();
+  EXPECT_EQ(transmit_.usedIndex(), 1);
+  device_->setLimits({}, {});
+  device_->notify();
+  EXPECT_EQ(transmit_.usedIndex(), 3);
+}
+
 TEST_F(TapTest, BrokenRingsNeedReset) {
   activate(0);
   receive_.setAvailableIndex(1000);
