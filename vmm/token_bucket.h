@@ -1,5 +1,5 @@
 // Rate limits of disks and network: token buckets that fill with time up to a burst. A request is
-// let through while there is anything left, and may leave a debt, so one larger than the burst is
+// let through while there is a token left, and may leave a debt, so one larger than the burst is
 // only late, never stuck.
 //
 // Owner: a device. Device thread.
@@ -29,7 +29,7 @@ class TokenBucket {
   bool ready(Clock::time_point now) noexcept {
     if (!limited()) return true;
     fill(now);
-    return tokens_ > 0;
+    return tokens_ >= 1;
   }
   void take(uint64_t amount) noexcept {
     if (limited()) tokens_ -= static_cast<double>(amount);

@@ -3,6 +3,7 @@
 #include <array>
 
 #include "base/bytes.h"
+#include "base/fd.h"
 #include "vmm/testing/fake_driver.h"
 #include "vmm/virtio/balloon/balloon.h"
 

@@ -358,7 +358,7 @@ TEST_P(BlockTest, ParkedRequestsEndWithTheDevice) {
 }
 
 INSTANTIATE_TEST_SUITE_P(Engines, BlockTest, ::testing::Values("io_uring", "threads"),
-                         [](const auto& info) { return info.param; });
+                         [](const auto& each) { return each.param; });
 
 }  // namespace
 }  // namespace hull::vmm::virtio

@@ -109,7 +109,7 @@ TEST_P(IoEngineTest, HolesGiveSpaceBack) {
 }
 
 INSTANTIATE_TEST_SUITE_P(Engines, IoEngineTest, ::testing::Values("io_uring", "threads"),
-                         [](const auto& info) { return info.param; });
+                         [](const auto& each) { return each.param; });
 
 TEST(ApplyResult, PartsMoveOnAndLimitsHold) {
   std::array<char, 10> a{}, b{};

@@ -245,7 +245,7 @@ TEST_F(TapTest, FrameWaitsForBuffers) {
 TEST_F(TapTest, LimitsHoldEachDirection) {
   activate(netBit(kNetMergeBuffers));
   device_->setLimits({{}, {1, 1}}, {{}, {1, 1}});
-  const std::string text = frame(kMac, 100);
+  const std::string text = TestTap::frame(kMac, 100);
   for (int i = 0; i < 3; ++i) {
     ChainBuilder(transmit_).readableValue(NetHeader{}).readable(text).send();
   }
