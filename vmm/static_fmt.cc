@@ -1,5 +1,5 @@
-// fmt's functions, compiled into hull-vmm itself: the program is static, and Debian's libfmt is not.
-// Linked with main.cc only; tests link the shared library.
+// fmt's functions, compiled into hull-vmm itself: the program is static, and Debian's libfmt is
+// not. Linked with main.cc only; tests link the shared library.
 #define FMT_HEADER_ONLY 1
 #include <fmt/format.h>
 

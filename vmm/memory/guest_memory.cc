@@ -62,7 +62,8 @@ void GuestMemory::preferLargePages(GuestAddress address, uint64_t size) noexcept
 bool GuestMemory::mapPrivately(GuestAddress address, uint64_t size, int fd,
                                uint64_t offset) noexcept {
   std::byte* at = find(address, size);
-  if (at == nullptr || size == 0 || (address | size | offset) % layout::kPageBytes != 0) return false;
+  if (at == nullptr || size == 0 || (address | size | offset) % layout::kPageBytes != 0)
+    return false;
   return mmap(at, size, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_FIXED, fd,
               static_cast<off_t>(offset)) != MAP_FAILED;
 }
