@@ -59,15 +59,6 @@ void GuestMemory::preferLargePages(GuestAddress address, uint64_t size) noexcept
   if (std::byte* at = find(start, end - start)) madvise(at, end - start, MADV_HUGEPAGE);
 }
 
-bool GuestMemory::mapPrivately(GuestAddress address, uint64_t size, int fd,
-                               uint64_t offset) noexcept {
-  std::byte* at = find(address, size);
-  if (at == nullptr || size == 0 || (address | size | offset) % layout::kPageBytes != 0)
-    return false;
-  return mmap(at, size, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_FIXED, fd,
-              static_cast<off_t>(offset)) != MAP_FAILED;
-}
-
 bool GuestMemory::read(GuestAddress address, std::span<std::byte> into) const noexcept {
   const std::byte* from = find(address, into.size());
   if (from == nullptr) return false;

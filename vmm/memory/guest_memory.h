@@ -67,15 +67,9 @@ class GuestMemory {
   // Advice for memory that is about to be filled: fewer page faults, for host and guest.
   void preferLargePages(GuestAddress address, uint64_t size) noexcept;
 
-  // Puts [offset, offset + size) of a file there instead of anonymous memory: read on demand,
-  // shared with the host's page cache until the guest writes. All three in pages; false: the kernel
-  // or the file would not, nothing has changed. The file must not shrink while the guest runs.
-  [[nodiscard]] bool mapPrivately(GuestAddress address, uint64_t size, int fd,
-                                  uint64_t offset) noexcept;
-
-  // Gives whole pages inside of the range back to the host: they read as zeros from then on (as the
-  // file, where mapPrivately() put one). The guest's own memory, so nothing can go wrong but for
-  // the guest. Returns how many bytes that were; 0 also when the range is not all memory.
+  // Gives whole pages inside of the range back to the host: they read as zeros from then on. The
+  // guest's own memory, so nothing can go wrong but for the guest. Returns how many bytes that
+  // were; 0 also when the range is not all memory.
   uint64_t discard(GuestAddress address, uint64_t size) noexcept;
   uint64_t discard(const iovec& buffer) noexcept;  // of iovecOf()
 
