@@ -25,6 +25,7 @@ struct Options {
   NetworkOptions network;
   std::string resources;
   uint64_t default_memory_mib = 512;
+  std::vector<std::string> layer_limits;
   bool debug = false;
 };
 
@@ -73,6 +74,9 @@ void declare(CLI::App& app, Options& options) {
                  "CPUs of a container without a limit of its own")
       ->capture_default_str()
       ->check(CLI::Range(1, 64));
+  app.add_option("--layer-limit", options.layer_limits,
+                 "what a layer may ask of this host: blob-bytes, unpacked-bytes, entries, "
+                 "index-bytes or ratio, like unpacked-bytes=64g; may be repeated");
   app.add_flag("--stop-containers", options.engine.stop_containers,
                "stop the containers when the engine ends; otherwise they run on and the next "
                "engine takes them over");
@@ -101,7 +105,9 @@ VmResources resourcesOf(const Options& options) {
 
 EngineParts partsOf(Options& options) {
   EngineParts parts;
-  parts.images = std::make_shared<image::ImageStore>(options.engine.root);
+  image::LayerLimits limits;
+  for (const std::string& limit : options.layer_limits) image::setLayerLimit(limits, limit);
+  parts.images = std::make_shared<image::ImageStore>(options.engine.root, limits);
   options.network.state_directory = options.engine.root + "/network";
   makeDirectories(options.network.state_directory, 0711);
   try {

@@ -1,4 +1,4 @@
-// images, rmi, tag, inspect, history, and the image and container groups.
+// rmi, tag, inspect, and the image and container groups.
 
 #include <fmt/format.h>
 
@@ -7,15 +7,14 @@
 
 #include "base/error.h"
 #include "cli/commands/context.h"
+#include "cli/commands/image.h"
 #include "cli/terminal/format.h"
 
 namespace hull::cli {
 
 using nlohmann::json;
 
-namespace {
-
-std::string imagePath(const std::string& name, const std::string& rest = "") {
+std::string imagePath(const std::string& name, const std::string& rest) {
   // Slashes stay: the engine's route takes everything up to the last part.
   std::string path = "/images/";
   for (const char c : name)
@@ -23,74 +22,7 @@ std::string imagePath(const std::string& name, const std::string& rest = "") {
   return path + rest;
 }
 
-struct ImagesOptions {
-  bool all = false, quiet = false, no_trunc = false, digests = false;
-  std::string format, name;
-  std::vector<std::string> filters;
-};
-
-// One row per name, as Docker shows them; nameless images have <none>.
-void addImageRows(std::vector<json>& rows, const json& image, bool no_trunc) {
-  const std::string id = image["Id"];
-  json row = {{"ID", no_trunc ? id : shortId(id)},
-              {"CreatedSince", ago(image.value("Created", int64_t{0}))},
-              {"CreatedAt", image.value("Created", int64_t{0})},
-              {"Size", humanSize(image.value("Size", 0.0))},
-              {"Digest", "<none>"}};
-  const json tags = image.value("RepoTags", json::array());
-  const json digests = image.value("RepoDigests", json::array());
-  if (!digests.empty()) {
-    const std::string digest = digests[0];
-    row["Digest"] = digest.substr(digest.find('@') + 1);
-  }
-  bool named = false;
-  for (const auto& tag : tags) {
-    const std::string text = tag;
-    const size_t colon = text.rfind(':');
-    row["Repository"] = text.substr(0, colon);
-    row["Tag"] = text.substr(colon + 1);
-    rows.push_back(row);
-    named = true;
-  }
-  if (named) return;
-  row["Repository"] = digests.empty() ? "<none>"
-                                      : digests[0].get<std::string>().substr(
-                                            0, digests[0].get<std::string>().find('@'));
-  row["Tag"] = "<none>";
-  rows.push_back(row);
-}
-
-void imagesCommand(Context& context, const ImagesOptions& o) {
-  json filters = json::object();
-  if (!o.name.empty()) filters["reference"].push_back(o.name);
-  for (const auto& item : o.filters) {
-    const size_t equals = item.find('=');
-    if (equals == std::string::npos)
-      throw Exit{1, fmt::format("invalid filter \"{}\" (expected name=value)", item)};
-    filters[item.substr(0, equals)].push_back(item.substr(equals + 1));
-  }
-  const json images = context.engine().get(
-      withQuery("/images/json",
-                {{"all", o.all ? "1" : ""}, {"filters", filters.empty() ? "" : filters.dump()}}));
-  std::vector<json> rows;
-  for (const auto& image : images) addImageRows(rows, image, o.no_trunc);
-  if (o.quiet) {
-    std::string last;
-    for (const auto& row : rows) {
-      const std::string id = row["ID"];
-      if (id != last) std::cout << id << "\n";
-      last = id;
-    }
-    return;
-  }
-  std::vector<Column> columns = {{"REPOSITORY", "Repository"},
-                                 {"TAG", "Tag"},
-                                 {"IMAGE ID", "ID"},
-                                 {"CREATED", "CreatedSince"},
-                                 {"SIZE", "Size"}};
-  if (o.digests) columns.insert(columns.begin() + 2, {"DIGEST", "Digest"});
-  std::cout << formatRows(o.format, columns, rows);
-}
+namespace {
 
 void printInspected(const std::string& format, const std::vector<json>& found) {
   if (!format.empty() && format != "json") {
@@ -187,76 +119,19 @@ void addTag(CLI::App& app, Context& context) {
   });
 }
 
-void addList(CLI::App& app, Context& context, const std::string& verb) {
-  auto o = std::make_shared<ImagesOptions>();
-  auto* command = app.add_subcommand(verb, "List images");
-  command->add_flag("-a,--all", o->all, "Intermediate ones too");
-  command->add_flag("-q,--quiet", o->quiet, "Only ids");
-  command->add_flag("--no-trunc", o->no_trunc, "Whole ids");
-  command->add_flag("--digests", o->digests, "Digests too");
-  command->add_option("--format", o->format, "json, table …, or a template");
-  cli::addList(command, "-f,--filter", o->filters, "Filter, like label=key or dangling=true");
-  command->add_option("NAME", o->name, "Only this repository[:tag]");
-  command->callback([&context, o] { imagesCommand(context, *o); });
-}
-
-void addHistory(CLI::App& app, Context& context) {
-  struct Options {
-    bool no_trunc = false, quiet = false;
-    std::string format, name;
-  };
-  auto o = std::make_shared<Options>();
-  auto* command = app.add_subcommand("history", "Show the steps an image was made by");
-  command->add_flag("--no-trunc", o->no_trunc, "Whole commands");
-  command->add_flag("-q,--quiet", o->quiet, "Only ids");
-  command->add_option("--format", o->format, "json or a template");
-  command->add_option("IMAGE", o->name)->required();
-  command->callback([&context, o] {
-    std::vector<json> rows;
-    for (const auto& step : context.engine().get(imagePath(o->name, "/history"))) {
-      const std::string by = step.value("CreatedBy", ""), id = step.value("Id", "<missing>");
-      rows.push_back({{"ID", id == "<missing>" || o->no_trunc ? id : shortId(id)},
-                      {"CreatedSince", ago(step.value("Created", int64_t{0}))},
-                      {"CreatedBy", o->no_trunc ? by : ellipsis(by, 45)},
-                      {"Size", humanSize(step.value("Size", 0.0))},
-                      {"Comment", step.value("Comment", "")}});
-    }
-    if (o->quiet) {
-      for (const auto& row : rows) std::cout << row["ID"].get<std::string>() << "\n";
-      return;
-    }
-    std::cout << formatRows(o->format,
-                            {{"IMAGE", "ID"},
-                             {"CREATED", "CreatedSince"},
-                             {"CREATED BY", "CreatedBy"},
-                             {"SIZE", "Size"},
-                             {"COMMENT", "Comment"}},
-                            rows);
-  });
-}
-
-void addPrune(CLI::App& app, Context& context, const std::string& group) {
-  auto all = std::make_shared<bool>(false);
+void addContainerPrune(CLI::App& app, Context& context) {
   auto force = std::make_shared<bool>(false);
-  auto* command = app.add_subcommand("prune", "Remove unused " + group);
+  auto* command = app.add_subcommand("prune", "Remove stopped containers");
   command->add_flag("-f,--force", *force, "Do not ask");
-  if (group == "images")
-    command->add_flag("-a,--all", *all, "Images with names too, when no container uses them");
-  command->callback([&context, all, force, group] {
+  command->callback([&context, force] {
     if (!*force) {
-      std::cerr << "WARNING! This will remove all "
-                << (group == "images"
-                        ? (*all ? "images without a container" : "images without a name")
-                        : "stopped containers")
-                << ".\nAre you sure you want to continue? [y/N] ";
+      std::cerr << "WARNING! This will remove all stopped containers.\n"
+                   "Are you sure you want to continue? [y/N] ";
       std::string answer;
       std::getline(std::cin, answer);
       if (answer != "y" && answer != "Y") return;
     }
-    const std::string filters =
-        group == "images" ? json{{"dangling", {*all ? "false" : "true"}}}.dump() : "";
-    const json result =
-        context.engine().post(withQuery("/" + group + "/prune", {{"filters", filters}}), json());
+    const json result = context.engine().post("/containers/prune", json());
     std::cout << "Total reclaimed space: " << humanSize(result.value("SpaceReclaimed", 0.0))
               << "\n";
   });
@@ -265,26 +140,26 @@ void addPrune(CLI::App& app, Context& context, const std::string& group) {
 }  // namespace
 
 void addImageCommands(CLI::App& app, Context& context) {
-  addList(app, context, "images");
+  addImageList(app, context, "images");
   addRemoveImage(app, context, "rmi");
   addTag(app, context);
-  addHistory(app, context);
+  addImageHistory(app, context);
   addInspect(app, context, "");
 
   auto* image = app.add_subcommand("image", "Manage images");
   image->require_subcommand(1);
-  addList(*image, context, "ls");
+  addImageList(*image, context, "ls");
   addRemoveImage(*image, context, "rm");
   addTag(*image, context);
-  addHistory(*image, context);
+  addImageHistory(*image, context);
   addInspect(*image, context, "image");
-  addPrune(*image, context, "images");
+  addImagePrune(*image, context);
   addTransferCommands(*image, context);
 
   auto* container = app.add_subcommand("container", "Manage containers");
   container->require_subcommand(1);
   addInspect(*container, context, "container");
-  addPrune(*container, context, "containers");
+  addContainerPrune(*container, context);
   addRunCommands(*container, context);
   addContainerCommands(*container, context);
 }

@@ -28,11 +28,13 @@ bool referenceFits(const std::string& wanted, const image::Reference& name) {
 // Only names that fit are shown; an image without one is not.
 bool keepFittingNames(const std::vector<std::string>& wanted, image::Image& image) {
   if (wanted.empty()) return true;
-  std::erase_if(image.tags, [&](const image::Reference& name) {
-    return std::none_of(wanted.begin(), wanted.end(),
-                        [&](const auto& pattern) { return referenceFits(pattern, name); });
-  });
-  return !image.tags.empty();
+  for (auto* names : {&image.tags, &image.digests}) {
+    std::erase_if(*names, [&](const image::Reference& name) {
+      return std::none_of(wanted.begin(), wanted.end(),
+                          [&](const auto& pattern) { return referenceFits(pattern, name); });
+    });
+  }
+  return !image.tags.empty() || !image.digests.empty();
 }
 
 bool imageFits(Engine& engine, const Filters& filters, const image::Image& image) {
@@ -58,9 +60,16 @@ void list(Exchange& exchange, Engine& engine) {
   Json images = Json::array();
   std::vector<std::string> names = filters.get("reference");
   if (query.has("filter")) names.push_back(query.get("filter"));
+  std::optional<image::ImageStore::Usage> usage;
+  if (query.flag("shared-size")) usage = engine.images().usage();
+  const auto shared = [&](const image::Digest& id) {
+    return usage ? static_cast<int64_t>(usage->shared[id]) : int64_t{-1};
+  };
   for (auto& image : engine.images().list()) {
     if (!imageFits(engine, filters, image) || !keepFittingNames(names, image)) continue;
-    images.push_back(imageSummary(image, -1));
+    Json summary = imageSummary(image, -1, shared(image.id));
+    if (query.flag("manifests")) summary["Manifests"] = imageManifests(engine, image);
+    images.push_back(std::move(summary));
   }
   exchange.json(200, dump(images));
 }
@@ -129,7 +138,7 @@ void addImageRoutes(Router& router, Engine& engine) {
     e.json(200, dump(imageJson(engine.images().get(e.parameter(0)))));
   });
   router.add("GET", "/images/{name*}/history", [&](Exchange& e) {
-    e.json(200, dump(imageHistory(engine.images().get(e.parameter(0)))));
+    e.json(200, dump(imageHistory(engine.images(), engine.images().get(e.parameter(0)))));
   });
   router.add("POST", "/images/{name*}/tag", [&](Exchange& e) { tag(e, engine); });
   router.add("DELETE", "/images/{name*}", [&](Exchange& e) { remove(e, engine); });

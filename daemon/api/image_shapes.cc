@@ -56,7 +56,7 @@ Json runtimeConfigJson(const image::RuntimeConfig& config) {
   return json;
 }
 
-Json imageSummary(const image::Image& image, int64_t containers) {
+Json imageSummary(const image::Image& image, int64_t containers, int64_t shared) {
   const auto& labels = image.config.config.labels;
   return {{"Id", image.id.text()},
           {"ParentId", ""},
@@ -65,7 +65,7 @@ Json imageSummary(const image::Image& image, int64_t containers) {
           {"Created", parseTime(image.config.created) / kSecondNs},
           {"Size", image.size_bytes},
           {"VirtualSize", image.size_bytes},
-          {"SharedSize", -1},
+          {"SharedSize", shared},
           {"Labels", labels.empty() ? Json() : Json(labels)},
           {"Containers", containers}};
 }
@@ -90,16 +90,44 @@ Json imageJson(const image::Image& image) {
           {"VirtualSize", image.size_bytes},
           {"GraphDriver", {{"Data", Json::object()}, {"Name", "hull"}}},
           {"RootFS", {{"Type", "layers"}, {"Layers", layers}}},
-          {"Metadata", {{"LastTagTime", timeText(0)}}}};
+          {"Metadata", {{"LastTagTime", timeText(0)}}},
+          {"Descriptor",
+           {{"mediaType", image.manifest_type},
+            {"digest", image.manifest.text()},
+            {"size", image.manifest_bytes}}}};
 }
 
-Json imageHistory(const image::Image& image) {
+Json imageManifests(Engine& engine, const image::Image& image) {
+  uint64_t content = 0;
+  for (const auto& layer : image.layer_blobs) content += layer.size;
+  Json containers = Json::array();
+  for (const auto& container : engine.containers().list()) {
+    if (container->record().image_id == image.id.text()) containers.push_back(container->id());
+  }
+  const image::Platform& platform = image.config.platform;
+  Json platform_json{{"architecture", platform.architecture}, {"os", platform.os}};
+  if (!platform.variant.empty()) platform_json["variant"] = platform.variant;
+  return Json::array({{{"ID", image.manifest.text()},
+                       {"Descriptor",
+                        {{"mediaType", image.manifest_type},
+                         {"digest", image.manifest.text()},
+                         {"size", image.manifest_bytes}}},
+                       {"Available", true},
+                       {"Kind", "image"},
+                       {"Size", {{"Content", content}, {"Total", content + image.size_bytes}}},
+                       {"ImageData",
+                        {{"Platform", platform_json},
+                         {"Size", {{"Unpacked", image.size_bytes}}},
+                         {"Containers", containers}}}}});
+}
+
+Json imageHistory(const image::ImageStore& images, const image::Image& image) {
   Json list = Json::array();
   size_t layer = 0;
   for (const auto& entry : image.config.history) {
     uint64_t size = 0;
-    if (!entry.empty_layer && layer < image.layer_blobs.size()) {
-      size = image.layer_blobs[layer++].size;  // as transferred: unpacked sizes are not kept apart
+    if (!entry.empty_layer && layer < image.config.diff_ids.size()) {
+      size = images.layerBytes(image.config.diff_ids[layer++]);
     }
     list.insert(list.begin(), Json{{"Id", "<missing>"},
                                    {"Created", parseTime(entry.created) / kSecondNs},
@@ -109,8 +137,10 @@ Json imageHistory(const image::Image& image) {
                                    {"Comment", entry.comment}});
   }
   if (list.empty()) {
-    list.push_back({{"Created", parseTime(image.config.created) / kSecondNs},
+    list.push_back({{"Id", image.id.text()},
+                    {"Created", parseTime(image.config.created) / kSecondNs},
                     {"CreatedBy", ""},
+                    {"Tags", nullptr},
                     {"Size", image.size_bytes},
                     {"Comment", ""}});
   }

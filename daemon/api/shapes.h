@@ -22,8 +22,11 @@ uint64_t writableBytes(const Container& container);
 Json execJson(const Exec& exec);
 
 Json imageJson(const image::Image& image);
-Json imageSummary(const image::Image& image, int64_t containers);
-Json imageHistory(const image::Image& image);
+// `containers`: how many use it; `shared`: bytes of layers that others use too; -1 where not asked.
+Json imageSummary(const image::Image& image, int64_t containers, int64_t shared = -1);
+// "Manifests" of a summary: the one platform that is here.
+Json imageManifests(Engine& engine, const image::Image& image);
+Json imageHistory(const image::ImageStore& images, const image::Image& image);
 Json runtimeConfigJson(const image::RuntimeConfig& config);
 
 Json networkJson(Engine& engine, const std::string& name, bool with_containers);  // bridge, none

@@ -4,6 +4,7 @@
 #include <unistd.h>
 
 #include <algorithm>
+#include <map>
 #include <thread>
 
 #include "daemon/api/filters.h"
@@ -203,15 +204,17 @@ void events(Exchange& exchange, Engine& engine) {
 
 void diskUsage(Exchange& exchange, Engine& engine) {
   Json images = Json::array(), containers = Json::array();
-  uint64_t layers = 0;
+  image::ImageStore::Usage usage = engine.images().usage();
+  std::map<std::string, int64_t> users;  // by image id
+  for (const auto& container : engine.containers().list()) ++users[container->record().image_id];
   for (const auto& image : engine.images().list()) {
-    images.push_back(imageSummary(image, engine.containers().usesImage(image.id) ? 1 : 0));
-    layers += image.size_bytes;
+    images.push_back(
+        imageSummary(image, users[image.id.text()], static_cast<int64_t>(usage.shared[image.id])));
   }
   for (const auto& container : engine.containers().list()) {
     containers.push_back(containerSummary(engine, *container, true));
   }
-  exchange.json(200, dump({{"LayersSize", layers},
+  exchange.json(200, dump({{"LayersSize", usage.layers},
                            {"Images", images},
                            {"Containers", containers},
                            {"Volumes", Json::array()},

@@ -22,6 +22,12 @@ void publish(Engine& engine, const char* action, const std::string& id, const st
   engine.events().publish({"image", action, id, {{"name", name}}, 0});
 }
 
+bool runsHere(const image::Image& image) {
+  const image::Platform host;
+  return image.config.platform.os == host.os &&
+         image.config.platform.architecture == host.architecture;
+}
+
 void pull(Exchange& exchange, Engine& engine) {
   const Query& query = exchange.request().query;
   const auto name = referenceOf(query.get("fromImage"), query.get("tag"));
@@ -48,6 +54,8 @@ void pull(Exchange& exchange, Engine& engine) {
                                               stream.progress(progress);
                                             });
     announce();
+    // Made now, so that the first container does not wait for it.
+    if (runsHere(result.image)) engine.images().rootDisk(result.image.config.diff_ids);
     stream.status("Digest: " + result.image.manifest.text());
     stream.status((result.up_to_date ? "Status: Image is up to date for "
                                      : "Status: Downloaded newer image for ") +
@@ -70,15 +78,20 @@ void importImage(Exchange& exchange, Engine& engine) {
     throw Error(ErrorKind::kNotSupported,
                 "import from an address is not supported: download the file and import it");
   }
-  std::vector<image::Reference> names;
-  if (!query.get("repo").empty()) names.push_back(referenceOf(query.get("repo"), query.get("tag")));
-  const image::RuntimeConfig config = changedConfig(exchange, {});
-  const std::string message = query.get("message", "Imported from -");
+  image::ImportRequest request;
+  if (!query.get("repo").empty()) {
+    request.names.push_back(referenceOf(query.get("repo"), query.get("tag")));
+  }
+  if (!query.get("platform").empty()) {
+    request.platform = image::Platform::parse(query.get("platform"));
+  }
+  request.config = changedConfig(exchange, {});
+  request.message = query.get("message", "Imported from -");
   JsonStream stream(exchange);
   stream.run([&] {
-    const auto image =
-        engine.parts().import_rootfs(engine.images(), exchange.body(), config, names, message);
-    publish(engine, "import", image.id.text(), names.empty() ? "" : names[0].familiar());
+    const auto image = engine.parts().import_rootfs(engine.images(), exchange.body(), request);
+    publish(engine, "import", image.id.text(),
+            request.names.empty() ? "" : request.names[0].familiar());
     stream.status(image.id.text());
   });
 }

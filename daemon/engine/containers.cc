@@ -27,15 +27,23 @@ std::string familiarOf(const std::string& name) {
   }
 }
 
+bool sameMachine(const image::Platform& a, const image::Platform& b) {
+  return a.os == b.os && a.architecture == b.architecture;
+}
+
+// The store keeps images of other machines too. What was asked for and is not here is "not found",
+// so that a client pulls it.
 void checkPlatform(const std::string& platform, const image::Image& image) {
-  if (platform.empty()) return;
-  const auto wanted = image::Platform::parse(platform);
-  if (wanted.os == image.config.platform.os &&
-      wanted.architecture == image.config.platform.architecture) {
-    return;
+  const image::Platform host;
+  const image::Platform& there = image.config.platform;
+  if (!platform.empty() && !sameMachine(image::Platform::parse(platform), there)) {
+    throw Error(ErrorKind::kNotFound,
+                "image is for platform " + there.text() + ", but " + platform + " was asked for");
   }
-  throw Error(ErrorKind::kNotFound, "image is for platform " + image.config.platform.text() +
-                                        ", but " + platform + " was asked for");
+  if (sameMachine(host, there)) return;
+  throw Error(ErrorKind::kNotSupported, "image is for " + there.text() + ", this host runs " +
+                                            host.text() + " (pull it with --platform " +
+                                            host.text() + ")");
 }
 
 }  // namespace

@@ -50,8 +50,7 @@ struct EngineParts {
                                           const image::ProgressFunction&)>
       load;
   std::function<void(image::ImageStore&, const std::vector<std::string>& names, Sink&)> save;
-  std::function<image::Image(image::ImageStore&, Source& tar, const image::RuntimeConfig&,
-                             const std::vector<image::Reference>&, const std::string& message)>
+  std::function<image::Image(image::ImageStore&, Source& tar, const image::ImportRequest&)>
       import_rootfs;
 
   std::shared_ptr<build::StepRunner> step_runner;

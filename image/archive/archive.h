@@ -18,9 +18,15 @@ std::vector<Image> loadArchive(ImageStore& store, Source& archive,
 
 void saveArchive(ImageStore& store, const std::vector<std::string>& names, Sink& out);
 
-// A root file system tar as a one-layer image; `changes` are Dockerfile instructions (CMD, ENV, …)
-// already applied to `config`.
-Image importRootfs(ImageStore& store, Source& tar, const RuntimeConfig& config,
-                   const std::vector<Reference>& names, const std::string& message);
+// What an imported root file system is to be: Dockerfile instructions (CMD, ENV, …) are applied to
+// `config` already.
+struct ImportRequest {
+  RuntimeConfig config;
+  Platform platform;
+  std::vector<Reference> names;
+  std::string message;
+};
+// A root file system tar, plain or compressed, as an image of one layer.
+Image importRootfs(ImageStore& store, Source& tar, const ImportRequest& request);
 
 }  // namespace hull::image

@@ -122,14 +122,49 @@ TEST_F(ArchiveTest, OciLayoutsLoad) {
   EXPECT_TRUE(load(ociArchive("{}"))[0].tags.size() == 2u) << "names it had are kept";
 }
 
-TEST_F(ArchiveTest, OtherPlatformsAreNamed) {
-  const Error skipped =
-      errorOf(ociArchive("{}", R"(,"platform":{"os":"linux","architecture":"arm64"})"));
-  EXPECT_EQ(skipped.kind(), ErrorKind::kNotSupported);
-  EXPECT_THAT(skipped.what(), HasSubstr("linux/arm64"));
-  EXPECT_EQ(errorOf(ociArchive("{}", "", "arm64")).kind(), ErrorKind::kNotSupported);
-  EXPECT_EQ(errorOf(dockerArchive(configFor({kBase, kTop}, "s390x")).end()).kind(),
-            ErrorKind::kNotSupported);
+TEST_F(ArchiveTest, ImagesOfOtherPlatformsAreKept) {
+  const auto platformOf = [&](const std::string& archive) {
+    return load(archive).at(0).config.platform.text();
+  };
+  const std::string arm = R"(,"platform":{"os":"linux","architecture":"arm64"})";
+  EXPECT_EQ(platformOf(ociArchive("{}", arm, "arm64")), "linux/arm64");
+  EXPECT_EQ(platformOf(ociArchive("{}", "", "riscv64")), "linux/riscv64");
+  EXPECT_EQ(platformOf(dockerArchive(configFor({kBase, kTop}, "s390x")).end()), "linux/s390x");
+  EXPECT_EQ(store_.list().size(), 3u);
+}
+
+TEST_F(ArchiveTest, OfSeveralPlatformsThisHostsIsLoaded) {
+  MemoryBlobs blobs;
+  std::string entries;
+  for (const char* arch : {"arm64", "amd64", "unknown"}) {
+    ImageConfig config;
+    config.platform.architecture = arch;
+    const testing::TestImage image = testing::makeImage(blobs, {kBase, kTop}, config);
+    const Digest manifest = blobs.put(image.manifest_text);
+    const std::string os = arch == std::string("unknown") ? "unknown" : "linux";
+    entries += (entries.empty() ? R"({"mediaType":")" : R"(,{"mediaType":")") +
+               image.manifest.media_type + R"(","digest":")" + manifest.text() + R"(","size":)" +
+               std::to_string(image.manifest_text.size()) + R"(,"platform":{"os":")" + os +
+               R"(","architecture":")" + arch + "\"}}";
+  }
+  const auto archive = [&](const std::string& index) {
+    TarBuilder builder;
+    builder.file("oci-layout", R"({"imageLayoutVersion":"1.0.0"})").file("index.json", index);
+    for (const auto& [digest, content] : blobs.blobs)
+      builder.file("blobs/sha256/" + std::string(digest.hex()), content);
+    return builder.end();
+  };
+  const std::string index = R"({"schemaVersion":2,"manifests":[)" + entries + "]}";
+  const auto flat = load(archive(index));
+  ASSERT_EQ(flat.size(), 1u);
+  EXPECT_EQ(flat[0].config.platform.text(), "linux/amd64");
+  // As docker saves it: the index as a blob of its own.
+  const Digest nested = blobs.put(index);
+  EXPECT_EQ(load(archive(R"({"schemaVersion":2,"manifests":[{"mediaType":")" +
+                         std::string(media_type::kOciIndex) + R"(","digest":")" + nested.text() +
+                         R"(","size":)" + std::to_string(index.size()) + "}]}"))[0]
+                .id,
+            flat[0].id);
 }
 
 TEST_F(ArchiveTest, BadArchivesRecordNothing) {
@@ -217,15 +252,17 @@ TEST_F(ArchiveTest, ImportMakesAnImageOfARootfs) {
   config.cmd = {"sh"};
   const std::string tar = gzip(kBase);
   StringSource source(tar);
-  const Image image =
-      importRootfs(store_, source, config, {Reference::parse("imported")}, "Imported from -");
+  const Image image = importRootfs(
+      store_, source,
+      {config, {"linux", "arm64", ""}, {Reference::parse("imported")}, "Imported from -"});
+  EXPECT_EQ(image.config.platform.text(), "linux/arm64");
   EXPECT_THAT(*image.config.config.cmd, ElementsAre("sh"));
   EXPECT_EQ(image.config.history[0].comment, "Imported from -");
   EXPECT_THAT(image.config.diff_ids, ElementsAre(Digest::of(kBase)));
   EXPECT_NE(store_.tree(image).find("base"), kNoInode);
   EXPECT_EQ(store_.get("imported").id, image.id);
   StringSource broken("not a tar at all");
-  EXPECT_THROW(importRootfs(store_, broken, config, {}, ""), Error);
+  EXPECT_THROW(importRootfs(store_, broken, {config, {}, {}, ""}), Error);
 }
 
 }  // namespace

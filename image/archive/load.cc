@@ -106,6 +106,35 @@ std::vector<DockerImage> parseDockerManifest(const std::string& text) {
   return result;
 }
 
+// The name that an entry of an index gives its image; empty without one.
+std::string nameOf(const Descriptor& entry) {
+  for (const char* key : {kContainerdName, kRefName}) {
+    const auto it = entry.annotations.find(key);
+    if (it != entry.annotations.end()) return it->second;
+  }
+  return {};
+}
+
+// Of an image's several platforms this host's; an image that is there for others only, as it is.
+std::vector<Descriptor> entriesToLoad(const Index& index) {
+  const auto fits = [host = Platform{}](const Descriptor& entry) {
+    return !entry.platform ||
+           (entry.platform->os == host.os && entry.platform->architecture == host.architecture);
+  };
+  const auto hasFitting = [&](const std::string& name) {
+    return std::any_of(index.manifests.begin(), index.manifests.end(),
+                       [&](const Descriptor& each) { return fits(each) && nameOf(each) == name; });
+  };
+  std::vector<Descriptor> entries = index.manifests;
+  // Attestations stand beside the images, for a platform of their own.
+  std::erase_if(entries, [](const Descriptor& entry) {
+    return entry.platform && entry.platform->os == "unknown";
+  });
+  std::erase_if(entries,
+                [&](const Descriptor& entry) { return !fits(entry) && hasFitting(nameOf(entry)); });
+  return entries;
+}
+
 std::vector<ImageStore::Addition> additionsOfLayout(const ArchiveSpool& spool) {
   const json::Json layout = json::parseDocument(spool.read(kOciLayout, 4096), 4096, kOciLayout);
   if (const std::string version = json::text(layout, "imageLayoutVersion");
@@ -123,14 +152,7 @@ std::vector<ImageStore::Addition> additionsOfLayout(const ArchiveSpool& spool) {
     }
   }
   std::vector<ImageStore::Addition> result;
-  std::string others;
-  for (const Descriptor& entry : std::get<Index>(document).manifests) {
-    const Platform host;
-    if (entry.platform &&
-        (entry.platform->os != host.os || entry.platform->architecture != host.architecture)) {
-      others += (others.empty() ? "" : ", ") + entry.platform->text();
-      continue;
-    }
+  for (const Descriptor& entry : entriesToLoad(std::get<Index>(document))) {
     ImageStore::Addition addition;
     addition.manifest_json = resolveManifest(spool, entry);
     for (const char* key : {kContainerdName, kRefName}) {
@@ -152,11 +174,7 @@ std::vector<ImageStore::Addition> additionsOfLayout(const ArchiveSpool& spool) {
       for (const Reference& name : addition.names) addName(same->names, name.text());
     }
   }
-  if (result.empty()) {
-    throw Error(ErrorKind::kNotSupported,
-                others.empty() ? "the archive holds no image"
-                               : "the archive is for " + others + ", this host runs linux/amd64");
-  }
+  if (result.empty()) throw Error(ErrorKind::kCorrupt, "the archive holds no image");
   return result;
 }
 
@@ -182,7 +200,7 @@ class DockerArchive {
   ImageStore::Addition addition(const DockerImage& image, const ProgressFunction& progress) {
     const std::string text = spool_.read(image.config, kMaxConfigBytes);
     const ImageConfig config = parseImageConfig(text);
-    checkLoadable(config, image);
+    checkLayerCount(config, image);
     Manifest manifest;
     manifest.media_type = media_type::kOciManifest;
     const Digest id = Digest::of(text);
@@ -197,12 +215,7 @@ class DockerArchive {
     return addition;
   }
 
-  static void checkLoadable(const ImageConfig& config, const DockerImage& image) {
-    const Platform host;
-    if (config.platform.os != host.os || config.platform.architecture != host.architecture) {
-      throw Error(ErrorKind::kNotSupported,
-                  "image is for " + config.platform.text() + ", this host runs " + host.text());
-    }
+  static void checkLayerCount(const ImageConfig& config, const DockerImage& image) {
     if (config.diff_ids.size() != image.layers.size()) {
       throw Error(ErrorKind::kCorrupt,
                   "manifest.json names " + std::to_string(image.layers.size()) +

@@ -111,19 +111,14 @@ class ArchiveWriter {
   std::set<Digest> written_;
 };
 
-std::string manifestType(ImageStore& store, const Digest& manifest) {
-  const std::string text = store.blobs().read(manifest, kMaxManifestBytes);
-  return std::get<Manifest>(parseManifest(text)).media_type;
-}
-
-std::string indexJson(ImageStore& store, const std::vector<Saved>& images) {
+std::string indexJson(const std::vector<Saved>& images) {
   Index index;
   index.media_type = media_type::kOciIndex;
   for (const Saved& saved : images) {
-    Descriptor entry{manifestType(store, saved.image.manifest),
+    Descriptor entry{saved.image.manifest_type,
                      saved.image.manifest,
-                     store.blobs().size(saved.image.manifest),
-                     {},
+                     saved.image.manifest_bytes,
+                     saved.image.config.platform,
                      {}};
     if (saved.tags.empty()) index.manifests.push_back(entry);
     for (const Reference& tag : saved.tags) {
@@ -176,7 +171,7 @@ void saveArchive(ImageStore& store, const std::vector<std::string>& names, Sink&
   }
   // Whatever is removed meanwhile, what was begun can be finished.
   const auto pin = store.pinLayers({blobs.begin(), blobs.end()});
-  const std::string index = indexJson(store, images);
+  const std::string index = indexJson(images);
 
   ArchiveWriter writer(store, out);
   writer.directory("blobs");
@@ -194,15 +189,15 @@ void saveArchive(ImageStore& store, const std::vector<std::string>& names, Sink&
   writer.finish();
 }
 
-Image importRootfs(ImageStore& store, Source& tar, const RuntimeConfig& config,
-                   const std::vector<Reference>& names, const std::string& message) {
+Image importRootfs(ImageStore& store, Source& tar, const ImportRequest& request) {
   return inContext("import", [&] {
     const IngestedLayer layer = store.layers().ingest(tar, KeepBlob::kCompress);
     ImageConfig image;
     image.created = nowRfc3339();
-    image.config = config;
-    image.history.push_back({image.created, "", "", message, false});
-    return store.create(image, {layer}, names);
+    image.config = request.config;
+    image.platform = request.platform;
+    image.history.push_back({image.created, "", "", request.message, false});
+    return store.create(image, {layer}, request.names);
   });
 }
 

@@ -57,6 +57,7 @@ void StageBuilder::start() {
           image::Platform::parse(stage_.platform.empty() ? "linux/amd64" : stage_.platform);
       std::optional<image::Image> found =
           build_.request.pull ? std::nullopt : build_.store.find(stage_.base);
+      if (found && found->config.platform.architecture != platform.architecture) found.reset();
       if (!found) found = build_.hooks.pull_image(reference, platform);
       startFromImage(*found);
     } catch (const Error& error) {

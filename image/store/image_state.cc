@@ -157,8 +157,11 @@ Image ImageStore::State::load(const Digest& id) {
   }
   return inContext("image " + id.text(), [&] {
     image.config = parseImageConfig(blobs.read(id, kMaxConfigBytes));
-    const std::string manifest = blobs.read(image.manifest, kMaxManifestBytes);
-    image.layer_blobs = std::get<Manifest>(parseManifest(manifest)).layers;
+    const std::string text = blobs.read(image.manifest, kMaxManifestBytes);
+    Manifest manifest = std::get<Manifest>(parseManifest(text));
+    image.manifest_type = manifest.media_type;
+    image.manifest_bytes = text.size();
+    image.layer_blobs = std::move(manifest.layers);
     return std::move(image);
   });
 }
@@ -227,9 +230,20 @@ void ImageStore::State::recordUnpacked(const Digest& blob, const Digest& diff_id
 
 uint64_t ImageStore::State::unpackedBytes(const std::vector<Digest>& diff_ids) {
   uint64_t total = 0;
-  for (const Digest& diff_id : diff_ids) {
-    for (const Entry& entry : layers.index(diff_id).entries) total += entry.size;
+  for (const Digest& diff_id : diff_ids) total += layerBytes(diff_id);
+  return total;
+}
+
+uint64_t ImageStore::State::layerBytes(const Digest& diff_id) {
+  {
+    const std::lock_guard lock(sizes_mutex);
+    const auto known = layer_sizes.find(diff_id);
+    if (known != layer_sizes.end()) return known->second;
   }
+  uint64_t total = 0;
+  for (const Entry& entry : layers.index(diff_id).entries) total += entry.size;
+  const std::lock_guard lock(sizes_mutex);
+  layer_sizes[diff_id] = total;
   return total;
 }
 

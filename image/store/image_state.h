@@ -3,6 +3,7 @@
 #pragma once
 
 #include <condition_variable>
+#include <map>
 #include <memory>
 #include <mutex>
 #include <optional>
@@ -46,6 +47,8 @@ struct ImageStore::State {
   Database database;
   KeyLocks fetching;   // layers, by blob digest
   KeyLocks stitching;  // disks, by key
+  std::mutex sizes_mutex;
+  std::map<Digest, uint64_t> layer_sizes;  // guarded by sizes_mutex; a layer never changes
 
   struct Record {
     Digest id;
@@ -68,6 +71,7 @@ struct ImageStore::State {
 
   bool unpacksTo(const Digest& blob, const Digest& diff_id);  // known to, because verified once
   void recordUnpacked(const Digest& blob, const Digest& diff_id);
+  uint64_t layerBytes(const Digest& diff_id);
   uint64_t unpackedBytes(const std::vector<Digest>& diff_ids);
 
   std::string diskFolder(const std::vector<Digest>& diff_ids) const;
@@ -75,6 +79,5 @@ struct ImageStore::State {
 
 // What add() asks of a manifest before anything is fetched.
 void checkMediaTypes(const Manifest& manifest);
-void checkPlatform(const Platform& platform);
 
 }  // namespace hull::image

@@ -154,6 +154,39 @@ std::vector<RemovedItem> ImageStore::remove(std::string_view name, bool force,
   return removed;
 }
 
+uint64_t ImageStore::layerBytes(const Digest& diff_id) const {
+  return state_->layerBytes(diff_id);
+}
+
+ImageStore::Usage ImageStore::usage() const {
+  std::map<Digest, std::vector<Digest>> layers_of;
+  std::map<Digest, size_t> users;
+  {
+    const auto lock = state_->database.lock();
+    Statement row = state_->database.prepare("SELECT DISTINCT image, diff_id FROM image_layers");
+    while (row.step()) {
+      const Digest layer = Digest::parse(row.text(1));
+      layers_of[Digest::parse(row.text(0))].push_back(layer);
+      ++users[layer];
+    }
+  }
+  Usage result;
+  std::map<Digest, uint64_t> bytes;
+  for (const auto& [layer, count] : users) {
+    try {
+      bytes[layer] = state_->layerBytes(layer);
+    } catch (const Error& error) {
+      if (error.kind() != ErrorKind::kNotFound) throw;  // removed meanwhile
+    }
+    result.layers += bytes[layer];
+  }
+  for (const auto& [image, layers] : layers_of) {
+    uint64_t& shared = result.shared[image];
+    for (const Digest& layer : layers) shared += users[layer] > 1 ? bytes[layer] : 0;
+  }
+  return result;
+}
+
 std::shared_ptr<void> ImageStore::pinLayers(const std::vector<Digest>& diff_ids) {
   return state_->layers.pins().pin(diff_ids);
 }

@@ -6,6 +6,7 @@
 
 #include <cstdint>
 #include <functional>
+#include <map>
 #include <memory>
 #include <optional>
 #include <string>
@@ -22,8 +23,10 @@
 namespace hull::image {
 
 struct Image {
-  Digest id;        // of the config blob: Docker's image id
-  Digest manifest;  // of the manifest blob
+  Digest id;                    // of the config blob: Docker's image id
+  Digest manifest;              // of the manifest blob
+  std::string manifest_type;    // its media type
+  uint64_t manifest_bytes = 0;  // its size
   ImageConfig config;
   std::vector<Descriptor> layer_blobs;  // as in the manifest
   uint64_t size_bytes = 0;              // unpacked
@@ -76,7 +79,8 @@ class ImageStore {
 
   // Fetches what is missing of the manifest's image (layers in parallel), unpacks, verifies, and
   // records it; `names` are tags to set, atomically with the record. `manifest_json` are the exact
-  // bytes. Throws kNotSupported for another platform, a foreign layer or an unknown media type.
+  // bytes. Images of any Linux platform are kept; which can run is the engine's business. Throws
+  // kNotSupported for another system, a foreign layer or an unknown media type.
   Image add(std::string_view manifest_json, BlobSource& source, const std::vector<Reference>& names,
             const ProgressFunction& progress = {});
 
@@ -113,6 +117,15 @@ class ImageStore {
   Tree tree(const Image& image) const;
   Tree treeOf(const std::vector<Digest>& diff_ids) const;
   RootDisk rootDisk(const std::vector<Digest>& diff_ids);
+
+  // What files of layers take. A layer that several images use counts once in `layers`, and in
+  // `shared` of each of them. Sizes of layers are remembered: the first call reads every index.
+  struct Usage {
+    uint64_t layers = 0;                // bytes
+    std::map<Digest, uint64_t> shared;  // by image id; bytes
+  };
+  Usage usage() const;
+  uint64_t layerBytes(const Digest& diff_id) const;  // of the layer's files; throws kNotFound
 
   // Layers ingested for a build are not named by an image yet: pinned ones are not collected.
   // The pin lasts as long as the token lives. Digests of blobs may be among them.

@@ -137,6 +137,39 @@ TEST_F(ImageStoreTest, ConcurrentAddsOfOneImageFetchEachLayerOnce) {
   EXPECT_EQ(store_->list().size(), 1u);
 }
 
+TEST_F(ImageStoreTest, ConcurrentAddsOfImagesThatShareLayersFetchEachOnce) {
+  std::vector<TestImage> images;
+  for (int i = 0; i < 6; ++i) images.push_back(sample("top " + std::to_string(i)));
+  std::vector<std::thread> threads;
+  for (const TestImage& image : images)
+    threads.emplace_back([&] { add(image, {"app:" + std::string(image.id.shortHex())}); });
+  for (std::thread& thread : threads) thread.join();
+  EXPECT_EQ(remote_.opened[images[0].manifest.layers[0].digest], 1);
+  for (const TestImage& image : images)
+    EXPECT_EQ(remote_.opened[image.manifest.layers[1].digest], 1);
+  EXPECT_EQ(layerCount(), 7u);
+  EXPECT_EQ(store_->list().size(), 6u);
+}
+
+TEST_F(ImageStoreTest, SharedLayersCountOnce) {
+  const TestImage one = sample("a"), two = sample("bcd");
+  add(one, {"one"});
+  add(two, {"two"});
+  add(testing::makeImage(remote_, {tarOf("alone", "1234567890")}), {"three"});
+  const ImageStore::Usage usage = store_->usage();
+  EXPECT_EQ(usage.layers, 4u + 1 + 3 + 10);
+  EXPECT_EQ(usage.shared.at(one.id), 4u);
+  EXPECT_EQ(usage.shared.at(two.id), 4u);
+  EXPECT_EQ(usage.shared.at(store_->get("three").id), 0u);
+}
+
+TEST_F(ImageStoreTest, ImagesOfOtherPlatformsAreKept) {
+  ImageConfig arm;
+  arm.platform = {"linux", "arm64", "v8"};
+  add(testing::makeImage(remote_, {tarOf("x", "y")}, arm), {"arm"});
+  EXPECT_EQ(store_->get("arm").config.platform.text(), "linux/arm64/v8");
+}
+
 TEST_F(ImageStoreTest, ALayerNamedTwiceIsOneLayer) {
   const std::string tar = tarOf("x", "y");
   const TestImage image = testing::makeImage(remote_, {tar, tar});
@@ -165,10 +198,10 @@ TEST_F(ImageStoreTest, BadImagesAreRefusedAndLeaveNothing) {
     EXPECT_EQ(blobCount(), 0u);
     EXPECT_EQ(layerCount(), 0u);
   };
-  ImageConfig arm;
-  arm.platform.architecture = "arm64";
-  refused(testing::makeImage(remote_, {}, arm), ErrorKind::kNotSupported,
-          "image is for linux/arm64, this host runs linux/amd64");
+  ImageConfig other;
+  other.platform.os = "windows";
+  refused(testing::makeImage(remote_, {}, other), ErrorKind::kNotSupported,
+          "image is for windows/amd64: only images of Linux");
 
   TestImage image = sample();
   image.manifest.layers.pop_back();
@@ -197,7 +230,7 @@ TEST_F(ImageStoreTest, BadImagesAreRefusedAndLeaveNothing) {
   refused(image, ErrorKind::kCorrupt, "diff id");
 
   image = sample();
-  remote_.blobs[image.id] = toJson(arm);
+  remote_.blobs[image.id] = toJson(other);
   refused(image, ErrorKind::kCorrupt, "digest mismatch");
 
   image = sample("other");

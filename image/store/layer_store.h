@@ -8,6 +8,7 @@
 #include <memory>
 #include <optional>
 #include <string>
+#include <string_view>
 
 #include "base/fd.h"
 #include "base/stream.h"
@@ -26,6 +27,10 @@ struct LayerLimits {
   uint64_t max_index_bytes = uint64_t{1} << 30;  // names, links and attributes of one layer
   uint64_t max_ratio = 1100;  // unpacked ÷ blob, once past 64 MiB (gzip's own maximum is 1032)
 };
+
+// Changes one from text, as `hulld --layer-limit` takes it: blob-bytes=32g, unpacked-bytes=1t,
+// entries=100000, index-bytes=512m or ratio=200. Throws kInvalidArgument naming what can be said.
+void setLayerLimit(LayerLimits& limits, std::string_view text);
 
 struct IngestedLayer {
   Digest diff_id;

@@ -330,6 +330,28 @@ TEST_F(LayerStoreTest, LimitsHold) {
   EXPECT_EQ(leftovers(), 0u);
 }
 
+TEST(LayerLimitsTest, AreChangedByText) {
+  LayerLimits limits;
+  for (const char* text :
+       {"blob-bytes=5", "unpacked-bytes=2g", "entries=100", "index-bytes=3M", "ratio=7"})
+    setLayerLimit(limits, text);
+  EXPECT_EQ(limits.max_blob_bytes, 5u);
+  EXPECT_EQ(limits.max_unpacked_bytes, uint64_t{2} << 30);
+  EXPECT_EQ(limits.max_entries, 100u);
+  EXPECT_EQ(limits.max_index_bytes, uint64_t{3} << 20);
+  EXPECT_EQ(limits.max_ratio, 7u);
+  for (const char* text :
+       {"", "entries", "entries=", "entries=x", "entries=1x", "entries=0", "ratio=-1", "nonsense=1",
+        "blob-bytes=99999999999999999999", "blob-bytes=99999999999t", "entries=5000000"}) {
+    try {
+      setLayerLimit(limits, text);
+      ADD_FAILURE() << text;
+    } catch (const Error& error) {
+      EXPECT_EQ(error.kind(), ErrorKind::kInvalidArgument) << text;
+    }
+  }
+}
+
 TEST_F(LayerStoreTest, TheSameLayerAtTheSameTimeIsFine) {
   const std::string stream = gzip(kSample);
   std::vector<std::thread> threads;
