@@ -25,14 +25,14 @@ std::string withTag(const std::string& image) {
   return image::Reference::parse(image).familiar();
 }
 
-void pullImage(Context& context, const std::string& image, const std::string& platform,
-               PullOutput output) {
-  const image::Reference name = image::Reference::parse(image);
+namespace {
+
+void streamPull(Context& context, const image::Reference& name, const std::string& tag,
+                const std::string& platform, PullOutput output) {
   ProgressDisplay display(output == PullOutput::kStdout ? stdout : stderr);
   JsonLines lines([&](const json& event) {
     if (output != PullOutput::kSilent) display.show(event);
   });
-  const std::string tag = name.digest.empty() ? name.tag : name.digest.text();
   context.engine().stream(
       "POST",
       withQuery("/images/create",
@@ -42,22 +42,42 @@ void pullImage(Context& context, const std::string& image, const std::string& pl
   lines.finish();
 }
 
+bool namesTag(const std::string& image) {
+  return image.find('@') != std::string::npos ||
+         image.find(':', image.rfind('/') + 1) != std::string::npos;
+}
+
+}  // namespace
+
+void pullImage(Context& context, const std::string& image, const std::string& platform,
+               PullOutput output) {
+  const image::Reference name = image::Reference::parse(image);
+  streamPull(context, name, name.digest.empty() ? name.tag : name.digest.text(), platform, output);
+}
+
 namespace {
 
 void addPull(CLI::App& app, Context& context) {
   struct Options {
-    bool quiet = false;
+    bool quiet = false, all = false;
     std::string platform, name;
   };
   auto o = std::make_shared<Options>();
   auto* command = app.add_subcommand("pull", "Fetch an image from a registry");
   command->add_flag("-q,--quiet", o->quiet, "Only the name at the end");
+  command->add_flag("-a,--all-tags", o->all, "Every tag of the repository");
   command->add_option("--platform", o->platform, "Platform, like linux/amd64");
   command->add_option("IMAGE", o->name)->required();
   command->callback([&context, o] {
     const image::Reference name = image::Reference::parse(o->name);
-    if (!o->quiet && name.digest.empty() &&
-        o->name.find(':', o->name.rfind('/') + 1) == std::string::npos) {
+    if (o->all) {
+      if (namesTag(o->name)) throw Exit{1, "tag can't be used with --all-tags/-a"};
+      streamPull(context, name, "", o->platform,
+                 o->quiet ? PullOutput::kSilent : PullOutput::kStdout);
+      std::cout << name.name() << "\n";
+      return;
+    }
+    if (!o->quiet && !namesTag(o->name)) {
       std::cout << "Using default tag: latest" << std::endl;
     }
     pullImage(context, o->name, o->platform, o->quiet ? PullOutput::kSilent : PullOutput::kStdout);
@@ -67,25 +87,27 @@ void addPull(CLI::App& app, Context& context) {
 
 void addPush(CLI::App& app, Context& context) {
   struct Options {
-    bool quiet = false;
+    bool quiet = false, all = false;
     std::string name;
   };
   auto o = std::make_shared<Options>();
   auto* command = app.add_subcommand("push", "Send an image to its registry");
   command->add_flag("-q,--quiet", o->quiet, "Only the name at the end");
+  command->add_flag("-a,--all-tags", o->all, "Every tag of the name that there is here");
   command->add_option("IMAGE", o->name)->required();
   command->callback([&context, o] {
     const image::Reference name = image::Reference::parse(o->name);
+    if (o->all && namesTag(o->name)) throw Exit{1, "tag can't be used with --all-tags/-a"};
     ProgressDisplay display(stdout);
     JsonLines lines([&](const json& event) {
       if (!o->quiet) display.show(event);
     });
     context.engine().stream(
-        "POST", withQuery("/images/" + name.name() + "/push", {{"tag", name.tag}}), nullptr,
-        {{"X-Registry-Auth", authHeader(name.registry, loadLogin(name.registry))}},
+        "POST", withQuery("/images/" + name.name() + "/push", {{"tag", o->all ? "" : name.tag}}),
+        nullptr, {{"X-Registry-Auth", authHeader(name.registry, loadLogin(name.registry))}},
         [&](std::string_view data) { lines.feed(data); });
     lines.finish();
-    if (o->quiet) std::cout << name.text() << "\n";
+    if (o->quiet) std::cout << (o->all ? name.name() : name.text()) << "\n";
   });
 }
 

@@ -1,8 +1,11 @@
 // Images on their way: pull, push, import, load, save, distribution.
+#include <algorithm>
+
 #include "daemon/api/handlers.h"
 #include "daemon/api/json_stream.h"
 #include "daemon/api/shapes.h"
 #include "daemon/engine/image_change.h"
+#include "registry/client/tags.h"
 
 namespace hull::engine::api {
 
@@ -28,8 +31,43 @@ bool runsHere(const image::Image& image) {
          image.config.platform.architecture == host.architecture;
 }
 
+// Pulls one name within a stream that may have others.
+void pullOne(JsonStream& stream, Engine& engine, const image::Reference& name,
+             const image::Platform& platform, const registry::Credentials& credentials,
+             const registry::ClientOptions& options) {
+  bool announced = false;
+  std::mutex mutex;
+  const auto announce = [&] {
+    const std::lock_guard lock(mutex);
+    if (announced) return;
+    announced = true;
+    stream.status("Pulling from " + name.repository,
+                  name.tag.empty() ? name.digest.text() : name.tag);
+  };
+  const auto result = engine.parts().pull(engine.images(), name, platform, credentials, options,
+                                          [&](const image::LayerProgress& progress) {
+                                            announce();
+                                            stream.progress(progress);
+                                          });
+  announce();
+  // Made now, so that the first container does not wait for it.
+  if (runsHere(result.image)) engine.images().rootDisk(result.image.config.diff_ids);
+  stream.status("Digest: " + result.image.manifest.text());
+  stream.status((result.up_to_date ? "Status: Image is up to date for "
+                                   : "Status: Downloaded newer image for ") +
+                name.familiar());
+  publish(engine, "pull", name.familiar(), name.familiarName());
+}
+
+// Without a tag or a digest, all tags of the repository (Docker API, ImageCreate).
+bool meansAllTags(const std::string& name, const std::string& tag) {
+  if (!tag.empty() || name.find('@') != std::string::npos) return false;
+  return name.find(':', name.rfind('/') + 1) == std::string::npos;
+}
+
 void pull(Exchange& exchange, Engine& engine) {
   const Query& query = exchange.request().query;
+  const bool all = meansAllTags(query.get("fromImage"), query.get("tag"));
   const auto name = referenceOf(query.get("fromImage"), query.get("tag"));
   const std::string platform_text = query.get("platform");
   const auto platform =
@@ -39,28 +77,12 @@ void pull(Exchange& exchange, Engine& engine) {
   registry::ClientOptions options = engine.options().registry;
   options.cancelled = stream.cancelFunction();
   stream.run([&] {
-    bool announced = false;
-    std::mutex mutex;
-    const auto announce = [&] {
-      const std::lock_guard lock(mutex);
-      if (announced) return;
-      announced = true;
-      stream.status("Pulling from " + name.repository,
-                    name.tag.empty() ? name.digest.text() : name.tag);
-    };
-    const auto result = engine.parts().pull(engine.images(), name, platform, credentials, options,
-                                            [&](const image::LayerProgress& progress) {
-                                              announce();
-                                              stream.progress(progress);
-                                            });
-    announce();
-    // Made now, so that the first container does not wait for it.
-    if (runsHere(result.image)) engine.images().rootDisk(result.image.config.diff_ids);
-    stream.status("Digest: " + result.image.manifest.text());
-    stream.status((result.up_to_date ? "Status: Image is up to date for "
-                                     : "Status: Downloaded newer image for ") +
-                  name.familiar());
-    publish(engine, "pull", name.familiar(), name.familiarName());
+    if (!all) return pullOne(stream, engine, name, platform, credentials, options);
+    for (const std::string& tag : registry::listTags(name, credentials, options)) {
+      image::Reference one = name;
+      one.tag = tag;
+      pullOne(stream, engine, one, platform, credentials, options);
+    }
   });
 }
 
@@ -105,11 +127,40 @@ void createImage(Exchange& exchange, Engine& engine) {
   pull(exchange, engine);
 }
 
+// The tags that a push of a name without one sends: all there are.
+std::vector<image::Reference> tagsOf(Engine& engine, const image::Reference& name) {
+  std::vector<image::Reference> names;
+  for (const auto& image : engine.images().list()) {
+    for (const auto& tag : image.tags) {
+      if (tag.name() == name.name()) names.push_back(tag);
+    }
+  }
+  std::sort(names.begin(), names.end());
+  return names;
+}
+
+void pushOne(JsonStream& stream, Engine& engine, const image::Reference& name,
+             const registry::Credentials& credentials, const registry::ClientOptions& options) {
+  const auto result =
+      engine.parts().push(engine.images(), name, credentials, options,
+                          [&](const image::LayerProgress& p) { stream.progress(p); });
+  stream.status(name.tag + ": digest: " + result.manifest.text() +
+                " size: " + std::to_string(result.manifest_bytes));
+  stream.line(
+      {{"progressDetail", Json::object()},
+       {"aux",
+        {{"Tag", name.tag}, {"Digest", result.manifest.text()}, {"Size", result.manifest_bytes}}}});
+  publish(engine, "push", name.familiar(), name.familiarName());
+}
+
 void push(Exchange& exchange, Engine& engine) {
   const Query& query = exchange.request().query;
+  const bool all = meansAllTags(exchange.parameter(0), query.get("tag"));
   const auto name = referenceOf(exchange.parameter(0), query.get("tag"));
   const auto credentials = credentialsOf(exchange, engine);
-  if (!engine.images().find(name.text())) {
+  std::vector<image::Reference> names{name};
+  if (all) names = tagsOf(engine, name);
+  if (names.empty() || (!all && !engine.images().find(name.text()))) {
     throw Error(ErrorKind::kNotFound,
                 "An image does not exist locally with the tag: " + name.familiarName());
   }
@@ -118,17 +169,7 @@ void push(Exchange& exchange, Engine& engine) {
   options.cancelled = stream.cancelFunction();
   stream.run([&] {
     stream.status("The push refers to repository [" + name.name() + "]");
-    const auto result =
-        engine.parts().push(engine.images(), name, credentials, options,
-                            [&](const image::LayerProgress& p) { stream.progress(p); });
-    stream.status(name.tag + ": digest: " + result.manifest.text() +
-                  " size: " + std::to_string(result.manifest_bytes));
-    stream.line({{"progressDetail", Json::object()},
-                 {"aux",
-                  {{"Tag", name.tag},
-                   {"Digest", result.manifest.text()},
-                   {"Size", result.manifest_bytes}}}});
-    publish(engine, "push", name.familiar(), name.familiarName());
+    for (const auto& one : names) pushOne(stream, engine, one, credentials, options);
   });
 }
 

@@ -3,8 +3,10 @@
 #include <utility>
 
 #include "base/error.h"
+#include "base/log.h"
 #include "registry/client/client.h"
 #include "registry/client/repository.h"
+#include "registry/client/trust.h"
 
 namespace hull::registry {
 
@@ -58,10 +60,16 @@ std::string selectManifest(Repository& repository, image::ImageStore& store, Fet
   throw Error(ErrorKind::kCorrupt, "indexes within indexes, too many");
 }
 
-PullResult pullInto(image::ImageStore& store, const Reference& name,
-                    const image::Platform& platform, const Credentials& credentials,
-                    const ClientOptions& options, const image::ProgressFunction& progress) {
-  Session session(name.registry, pullScope(name), credentials, options);
+// From where a name is pulled: its registry, or a mirror of it.
+struct Origin {
+  std::string registry;
+  Credentials credentials;
+  ClientOptions options;
+};
+
+PullResult pullFrom(const Origin& origin, image::ImageStore& store, const Reference& name,
+                    const image::Platform& platform, const image::ProgressFunction& progress) {
+  Session session(origin.registry, pullScope(name), origin.credentials, origin.options);
   Repository repository(session, name.repository);
   FetchedManifest top = repository.manifest(referenceOf(name), name);
 
@@ -81,13 +89,40 @@ PullResult pullInto(image::ImageStore& store, const Reference& name,
   return result;
 }
 
+// The credentials are for the registry itself: a mirror gets none.
+Origin mirrorOrigin(const std::string& mirror, const ClientOptions& options) {
+  const Url url = Url::parse(mirror);
+  Origin origin{url.authority(), {}, options};
+  if (url.scheme == "http") origin.options.insecure_registries.push_back(origin.registry);
+  return origin;
+}
+
+// Mirrors first, in order; whatever is wrong with one of them, the next is asked, the registry
+// itself at last.
+PullResult pullAnywhere(image::ImageStore& store, const Reference& name,
+                        const image::Platform& platform, const Credentials& credentials,
+                        const ClientOptions& options, const image::ProgressFunction& progress) {
+  for (const std::string& mirror : mirrorsOf(certificateFolders(), name.registry)) {
+    try {
+      return pullFrom(mirrorOrigin(mirror, options), store, name, platform, progress);
+    } catch (const Error& error) {
+      const bool final = error.kind() == ErrorKind::kCancelled ||
+                         error.kind() == ErrorKind::kNoSpace ||
+                         error.kind() == ErrorKind::kNotSupported;
+      if (final) throw;
+      log::warning("pull " + name.familiar() + " from mirror " + mirror + ": " + error.what());
+    }
+  }
+  return pullFrom({name.registry, credentials, options}, store, name, platform, progress);
+}
+
 }  // namespace
 
 PullResult pull(image::ImageStore& store, const Reference& name, const image::Platform& platform,
                 const Credentials& credentials, const ClientOptions& options,
                 const image::ProgressFunction& progress) {
   try {
-    return pullInto(store, name, platform, credentials, options, progress);
+    return pullAnywhere(store, name, platform, credentials, options, progress);
   } catch (const DockerError&) {
     throw;
   } catch (const Error& error) {

@@ -4,6 +4,7 @@
 #include <charconv>
 
 #include "base/hash.h"
+#include "registry/client/blob_reader.h"
 
 namespace hull::registry {
 
@@ -75,88 +76,6 @@ std::optional<uint64_t> contentLength(const ResponseHead& head) {
   return value;
 }
 
-class BlobReader final : public Source {
- public:
-  BlobReader(Session& session, std::string target, const Descriptor& blob)
-      : session_(session), target_(std::move(target)), blob_(blob) {
-    openAt();  // so that a missing blob shows at once
-  }
-
-  size_t read(std::span<std::byte> into) override {
-    while (true) {
-      std::string why = "the answer ended early";
-      try {
-        if (!transfer_) openAt();
-        const size_t got = transfer_->read(into);
-        if (got > 0) {
-          progressed(got);
-          return got;
-        }
-        if (received_ >= blob_.size) return 0;
-      } catch (const TransferError& error) {
-        if (!error.retryable()) throw;
-        why = error.what();
-      }
-      transfer_.reset();
-      if (++resumes_ > kMaxResumes) {
-        throw Error(ErrorKind::kUnavailable, "fetch blob " + blob_.digest.text() + ": " + why +
-                                                 " after " + std::to_string(received_) + " of " +
-                                                 std::to_string(blob_.size) + " bytes");
-      }
-      session_.pause(resumes_ - 1, {});
-    }
-  }
-
- private:
-  void openAt() {
-    Call call;
-    call.target = target_;
-    if (received_ > 0) call.headers.push_back("Range: bytes=" + std::to_string(received_) + "-");
-    auto answer = session_.send(call);
-    const int status = answer->head().status;
-    if (status == 206 && received_ > 0) {
-      const std::string range = answer->head().header("content-range");
-      if (!range.starts_with("bytes " + std::to_string(received_) + "-")) {
-        throw Error(ErrorKind::kCorrupt, "fetch blob " + blob_.digest.text() +
-                                             ": the registry continued at another place");
-      }
-    } else if (status == 200) {
-      skip(*answer);
-    } else {
-      throw unexpected(*answer, "fetch blob " + blob_.digest.text());
-    }
-    transfer_ = std::move(answer);
-  }
-
-  // A server without ranges begins anew: what came already is read again and dropped.
-  void skip(Transfer& answer) const {
-    std::vector<std::byte> buffer(kStreamChunkBytes);
-    for (uint64_t left = received_; left > 0;) {
-      const size_t size = static_cast<size_t>(std::min<uint64_t>(left, buffer.size()));
-      const size_t got = answer.read(std::span(buffer).first(size));
-      if (got == 0) {
-        throw TransferError(ErrorKind::kUnavailable, "the answer ended early", true);
-      }
-      left -= got;
-    }
-  }
-
-  void progressed(size_t bytes) {
-    received_ += bytes;
-    if (received_ - resumed_at_ < kResumeProgressBytes) return;
-    resumed_at_ = received_;
-    resumes_ = 0;
-  }
-
-  Session& session_;
-  const std::string target_;
-  const Descriptor blob_;
-  std::unique_ptr<Transfer> transfer_;
-  uint64_t received_ = 0;
-  uint64_t resumed_at_ = 0;
-  int resumes_ = 0;
-};
-
 }  // namespace
 
 FetchedManifest Repository::manifest(const std::string& reference, const Reference& shown) {
@@ -195,7 +114,8 @@ std::optional<Descriptor> Repository::describe(const std::string& reference,
 }
 
 std::unique_ptr<Source> Repository::open(const Descriptor& blob) {
-  return std::make_unique<BlobReader>(session_, path("/blobs/" + blob.digest.text()), blob);
+  return std::make_unique<BlobReader>(session_, path("/blobs/" + blob.digest.text()),
+                                      blob.digest.text(), blob.size);
 }
 
 bool Repository::hasBlob(const Digest& digest) {

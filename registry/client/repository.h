@@ -12,9 +12,6 @@
 
 namespace hull::registry {
 
-inline constexpr int kMaxResumes = 8;  // of one blob, without kResumeProgressBytes in between
-inline constexpr uint64_t kResumeProgressBytes = 1 << 20;
-
 struct FetchedManifest {
   std::string bytes;
   std::string media_type;

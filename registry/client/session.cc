@@ -7,6 +7,7 @@
 
 #include "base/base64.h"
 #include "base/random.h"
+#include "registry/client/trust.h"
 
 namespace hull::registry {
 
@@ -126,7 +127,8 @@ bool Session::answers(const Url& base) const {
   Url url = base;
   url.target = "/v2/";
   try {
-    Transfer answer({.method = "GET", .url = url, .headers = {}, .body = {}, .sent = {}}, options_);
+    Transfer answer({.method = "GET", .url = url, .headers = {}, .body = {}, .sent = {}}, options_,
+                    &connections_);
     // A TLS server tells those who speak plain HTTP with 400.
     return answer.head().status != 400;
   } catch (const TransferError& error) {
@@ -139,10 +141,8 @@ const Url& Session::base() {
   const std::lock_guard lock(base_mutex_);
   if (base_) return *base_;
   const std::string host = hostOf(registry_);
-  const auto& insecure = options_.insecure_registries;
   const bool may_be_plain =
-      isLoopbackRegistry(registry_) ||
-      std::find(insecure.begin(), insecure.end(), registry_) != insecure.end();
+      isLoopbackRegistry(registry_) || isInsecure(options_, Url::parse("http://" + host));
   // Nothing secret is sent before this is decided.
   const bool plain = may_be_plain && answers(Url::parse("http://" + host));
   base_ = Url::parse((plain ? "http://" : "https://") + host);
@@ -207,7 +207,7 @@ std::unique_ptr<Transfer> Session::follow(const Call& call, const std::string& a
     if (!authorization.empty() && url.sameOrigin(base())) {
       request.headers.push_back("Authorization: " + authorization);
     }
-    auto answer = std::make_unique<Transfer>(std::move(request), options_);
+    auto answer = std::make_unique<Transfer>(std::move(request), options_, &connections_);
     const int status = answer->head().status;
     const bool reads = call.method == "GET" || call.method == "HEAD";
     if (!isRedirect(status) || (!reads && status < 307)) return answer;
@@ -315,7 +315,7 @@ Session::Token Session::fetchToken(const Challenge& challenge, bool offline) con
     const bool last = attempt + 1 >= kMaxAttempts;
     std::string retry_after;
     try {
-      Transfer answer(tokenRequest(challenge, realm, offline), options_);
+      Transfer answer(tokenRequest(challenge, realm, offline), options_, &connections_);
       const int status = answer.head().status;
       if (status == 200) {
         Token token;
@@ -359,7 +359,8 @@ Session::Token Session::fetchToken(const Challenge& challenge, bool offline) con
 std::string Session::login() {
   Url url = base();
   url.target = "/v2/";
-  Transfer first({.method = "GET", .url = url, .headers = {}, .body = {}, .sent = {}}, options_);
+  Transfer first({.method = "GET", .url = url, .headers = {}, .body = {}, .sent = {}}, options_,
+                 &connections_);
   if (first.head().status == 200) return {};  // everybody may
   if (first.head().status != 401) throw unexpected(first, "log in to " + registry_);
   const Error refused(ErrorKind::kUnauthorized, "unauthorized: incorrect username or password");

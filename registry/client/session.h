@@ -77,6 +77,7 @@ class Session {
   const std::vector<std::string> scopes_;
   const Credentials credentials_;
   const ClientOptions& options_;
+  mutable ConnectionPool connections_;
 
   std::mutex base_mutex_;
   std::optional<Url> base_;  // guarded by base_mutex_

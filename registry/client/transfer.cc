@@ -2,6 +2,7 @@
 
 #include <curl/curl.h>
 #include <signal.h>
+#include <stdlib.h>
 #include <unistd.h>
 
 #include <algorithm>
@@ -9,12 +10,16 @@
 #include <cstring>
 #include <mutex>
 
+#include "base/file.h"
+#include "registry/client/trust.h"
+
 namespace hull::registry {
 
 namespace {
 
 constexpr int kPollMilliseconds = 200;  // how soon a cancellation is noticed
 constexpr long kReceiveBufferBytes = 512 << 10;
+constexpr size_t kMaxCertificateBytes = size_t{4} << 20;
 constexpr const char* kUserAgent = "hull/0.1";
 
 struct EasyDeleter {
@@ -87,13 +92,41 @@ std::vector<std::string> ResponseHead::all(const std::string& name) const {
   return values;
 }
 
+// Each multi handle keeps the connections it has made; one is lent to one transfer at a time.
+struct ConnectionPool::State {
+  std::unique_ptr<CURLM, MultiDeleter> take(const std::string& origin) {
+    const std::lock_guard lock(mutex);
+    const auto it = idle.find(origin);
+    if (it == idle.end()) return nullptr;
+    auto multi = std::move(it->second);
+    idle.erase(it);
+    return multi;
+  }
+
+  void give(const std::string& origin, std::unique_ptr<CURLM, MultiDeleter> multi) {
+    const std::lock_guard lock(mutex);
+    if (idle.size() < kMaxIdleConnections) idle.emplace(origin, std::move(multi));
+  }
+
+  std::mutex mutex;
+  std::multimap<std::string, std::unique_ptr<CURLM, MultiDeleter>> idle;  // guarded by mutex
+};
+
+ConnectionPool::ConnectionPool() : state_(std::make_unique<State>()) {}
+
+ConnectionPool::~ConnectionPool() {
+  const BrokenPipeBlocked guard;  // saying goodbye to who is gone
+  state_.reset();
+}
+
 struct Transfer::State {
-  State(TransferRequest asked, const ClientOptions& client)
-      : request(std::move(asked)), options(client) {
+  State(TransferRequest asked, const ClientOptions& client, ConnectionPool* from)
+      : request(std::move(asked)), options(client), pool(from) {
     static std::once_flag once;
     std::call_once(once, [] { curl_global_init(CURL_GLOBAL_DEFAULT); });
     easy.reset(curl_easy_init());
-    multi.reset(curl_multi_init());
+    if (pool) multi = pool->state().take(origin());
+    if (!multi) multi.reset(curl_multi_init());
     if (!easy || !multi) throw Error(ErrorKind::kInternal, "start libcurl: out of memory");
     configure();
     configureMethod();
@@ -105,8 +138,11 @@ struct Transfer::State {
     const BrokenPipeBlocked guard;
     curl_multi_remove_handle(multi.get(), easy.get());
     easy.reset();
+    if (pool) pool->state().give(origin(), std::move(multi));
     multi.reset();
   }
+
+  std::string origin() const { return request.url.scheme + "://" + peer(); }
 
   template <typename Value>
   void set(CURLoption option, Value value) {
@@ -123,7 +159,7 @@ struct Transfer::State {
     set(CURLOPT_NOSIGNAL, 1L);
     set(CURLOPT_PROTOCOLS_STR, "http,https");
     set(CURLOPT_FOLLOWLOCATION, 0L);
-    set(CURLOPT_HTTP_VERSION, static_cast<long>(CURL_HTTP_VERSION_1_1));
+    set(CURLOPT_HTTP_VERSION, static_cast<long>(CURL_HTTP_VERSION_2TLS));
     set(CURLOPT_PATH_AS_IS, 1L);
     set(CURLOPT_USERAGENT, kUserAgent);
     set(CURLOPT_CONNECTTIMEOUT, kConnectLimitSeconds);
@@ -144,8 +180,11 @@ struct Transfer::State {
   void configureMethod() {
     if (request.method == "HEAD") {
       set(CURLOPT_NOBODY, 1L);
-    } else if (request.method == "POST") {
+    } else if (request.method == "DELETE") {
+      set(CURLOPT_CUSTOMREQUEST, "DELETE");
+    } else if (request.method == "POST" || request.method == "PATCH") {
       set(CURLOPT_POST, 1L);
+      if (request.method == "PATCH") set(CURLOPT_CUSTOMREQUEST, "PATCH");
       set(CURLOPT_POSTFIELDSIZE_LARGE, static_cast<curl_off_t>(request.body.size()));
       set(CURLOPT_POSTFIELDS, request.body.c_str());
     } else if (request.method == "PUT") {
@@ -162,15 +201,45 @@ struct Transfer::State {
   }
 
   void configurePeer() {
-    // Debian's libcurl keeps its folder of system certificates beside this file.
-    if (!options.ca_bundle.empty()) set(CURLOPT_CAINFO, options.ca_bundle.c_str());
-    if (!isLoopbackHost(request.url.host)) return;
+    configureTls();
+    if (!isLoopbackHost(request.url.host)) return configureProxy();
     set(CURLOPT_PROXY, "");  // a proxy's loopback is not ours
     if (options.loopback_address.empty()) return;
     const bool v6 = options.loopback_address.find(':') != std::string::npos;
     append(connect_to,
            "::" + (v6 ? "[" + options.loopback_address + "]" : options.loopback_address) + ":");
     set(CURLOPT_CONNECT_TO, connect_to.get());
+  }
+
+  void configureTls() {
+    if (request.url.scheme != "https") return;
+    // Debian's libcurl keeps its folder of system certificates beside this file.
+    if (!options.ca_bundle.empty()) set(CURLOPT_CAINFO, options.ca_bundle.c_str());
+    if (isInsecure(options, request.url)) {
+      set(CURLOPT_SSL_VERIFYPEER, 0L);
+      set(CURLOPT_SSL_VERIFYHOST, 0L);
+    }
+    const RegistryCertificates own = certificatesFor(certificateFolders(), request.url);
+    if (!own.certificate.empty()) {
+      set(CURLOPT_SSLCERT, own.certificate.c_str());
+      set(CURLOPT_SSLKEY, own.key.c_str());
+    }
+    if (own.authorities.empty()) return;
+    // Besides the system's, which stay in libcurl's folder of certificates.
+    std::string authorities;
+    for (const std::string& file : own.authorities) {
+      authorities += readFile(file, kMaxCertificateBytes) + "\n";
+    }
+    curl_blob blob{authorities.data(), authorities.size(), CURL_BLOB_COPY};
+    set(CURLOPT_CAINFO_BLOB, &blob);
+  }
+
+  // libcurl reads https_proxy, HTTPS_PROXY, no_proxy and NO_PROXY itself, but of the pair for plain
+  // HTTP only the lower-case name: in a CGI program HTTP_PROXY would be a header of the request.
+  // This is none, and Docker takes both.
+  void configureProxy() {
+    if (request.url.scheme != "http" || getenv("http_proxy")) return;
+    if (const char* proxy = getenv("HTTP_PROXY")) set(CURLOPT_PROXY, proxy);
   }
 
   static size_t onHeader(char* data, size_t, size_t size, void* self) {
@@ -316,8 +385,8 @@ struct Transfer::State {
         throw TransferError(
             ErrorKind::kUnavailable,
             "verify the certificate of " + peer() + ": " + cause() +
-                " (to trust its CA, copy the CA's certificate to /usr/local/share/ca-certificates/ "
-                "and run update-ca-certificates)",
+                " (to trust its CA, copy the CA's certificate to /etc/hull/certs.d/" + peer() +
+                "/ca.crt, or to /usr/local/share/ca-certificates/ and run update-ca-certificates)",
             false);
       case CURLE_SSL_CONNECT_ERROR: {
         const bool plain = cause().find("wrong version number") != std::string::npos;
@@ -340,6 +409,7 @@ struct Transfer::State {
 
   TransferRequest request;
   const ClientOptions& options;
+  ConnectionPool* pool;
   List header_list;
   List connect_to;
   char error_text[CURL_ERROR_SIZE] = "";
@@ -357,8 +427,8 @@ struct Transfer::State {
   std::unique_ptr<CURL, EasyDeleter> easy;
 };
 
-Transfer::Transfer(TransferRequest request, const ClientOptions& options)
-    : state_(std::make_unique<State>(std::move(request), options)) {
+Transfer::Transfer(TransferRequest request, const ClientOptions& options, ConnectionPool* pool)
+    : state_(std::make_unique<State>(std::move(request), options, pool)) {
   state_->waitForHead();
 }
 

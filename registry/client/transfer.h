@@ -19,11 +19,12 @@ namespace hull::registry {
 
 inline constexpr size_t kMaxResponseHeaderBytes = 256 << 10;
 inline constexpr size_t kTransferBufferBytes = 1 << 20;  // received but not read yet
+inline constexpr size_t kMaxIdleConnections = 8;         // of one pool
 inline constexpr long kConnectLimitSeconds = 30;
 inline constexpr long kSilenceLimitSeconds = 60;  // without one byte
 
 struct TransferRequest {
-  std::string method = "GET";  // GET, HEAD, POST or PUT
+  std::string method = "GET";  // GET, HEAD, POST, PUT, PATCH or DELETE
   Url url;
   std::vector<std::string> headers;  // "Name: value"
   std::string body;
@@ -51,10 +52,24 @@ class TransferError : public Error {
   bool retryable_;
 };
 
+// Connections that wait for the next exchange with the same server, so that it needs no new
+// handshake. Outlives the transfers that use it. Any thread.
+class ConnectionPool {
+ public:
+  ConnectionPool();
+  ~ConnectionPool();
+  struct State;
+  State& state() { return *state_; }
+
+ private:
+  std::unique_ptr<State> state_;
+};
+
 class Transfer final : public Source {
  public:
   // Throws TransferError, or kCancelled. Returns when the head of the final answer is there.
-  Transfer(TransferRequest request, const ClientOptions& options);
+  // Without a pool the connection is for this exchange alone.
+  Transfer(TransferRequest request, const ClientOptions& options, ConnectionPool* pool = nullptr);
   ~Transfer() override;
 
   const ResponseHead& head() const;

@@ -173,8 +173,11 @@ std::optional<std::string> percentDecode(std::string_view text) {
   return result;
 }
 
-std::optional<Query> parseQuery(std::string_view text) {
-  Query result;
+namespace {
+
+// Calls `take(name, value)` for each pair, nullopt for what does not decode.
+template <typename Take>
+void forEachPair(std::string_view text, Take&& take) {
   while (!text.empty()) {
     const std::string_view item = text.substr(0, text.find('&'));
     text.remove_prefix(std::min(item.size() + 1, text.size()));
@@ -182,12 +185,28 @@ std::optional<Query> parseQuery(std::string_view text) {
     const size_t equals = std::min(item.find('='), item.size());
     std::string raw(item.substr(std::min(equals + 1, item.size())));
     std::replace(raw.begin(), raw.end(), '+', ' ');
-    const auto name = percentDecode(item.substr(0, equals));
-    auto value = percentDecode(raw);
-    if (!name || !value) return std::nullopt;
-    result.emplace(*name, std::move(*value));
+    take(percentDecode(item.substr(0, equals)), percentDecode(raw));
   }
-  return result;
+}
+
+}  // namespace
+
+std::optional<Query> parseQuery(std::string_view text) {
+  Query result;
+  bool good = true;
+  forEachPair(text, [&](std::optional<std::string> name, std::optional<std::string> value) {
+    good = good && name && value;
+    if (good) result.emplace(std::move(*name), std::move(*value));
+  });
+  return good ? std::optional(std::move(result)) : std::nullopt;
+}
+
+std::vector<std::string> parseAll(std::string_view text, std::string_view name) {
+  std::vector<std::string> values;
+  forEachPair(text, [&](const std::optional<std::string>& key, std::optional<std::string> value) {
+    if (key == name && value) values.push_back(std::move(*value));
+  });
+  return values;
 }
 
 bool isLoopbackHost(std::string_view host) {

@@ -7,6 +7,7 @@
 #include <optional>
 #include <string>
 #include <string_view>
+#include <vector>
 
 namespace hull::registry {
 
@@ -38,6 +39,8 @@ std::optional<std::string> percentDecode(std::string_view text);  // nullopt: ba
 // escape is bad.
 using Query = std::map<std::string, std::string, std::less<>>;
 std::optional<Query> parseQuery(std::string_view text);
+// All values of one name, in order; what does not decode is left out.
+std::vector<std::string> parseAll(std::string_view text, std::string_view name);
 
 // localhost, *.localhost, 127.0.0.0/8, ::1.
 bool isLoopbackHost(std::string_view host);
