@@ -91,33 +91,84 @@ Response Api::handle(Request& request) {
   }
 }
 
-void Api::authorize(const Request& request) const {
-  if (!passwords_ || passwords_->accepts(request.header("authorization"))) return;
-  throw ApiError(401, code::kUnauthorized, "authentication required",
-                 {{"WWW-Authenticate", "Basic realm=\"hull-registry\""}});
+void Api::authorize(const Call& call) const {
+  const AccessControl& access = call.policy->access;
+  const std::string& repository = call.route.repository;
+  Action action = Action::kPull;
+  bool allowed = false;
+  switch (call.route.endpoint) {
+    case Endpoint::kBase:
+      allowed = access.allowsBase(call.principal);
+      break;
+    case Endpoint::kCatalog:
+      allowed = access.allowsCatalog(call.principal);
+      break;
+    default: {
+      const std::string& method = call.request.method;
+      const bool upload = call.route.endpoint == Endpoint::kUpload;
+      if (method == "DELETE" && !upload) {
+        action = Action::kDelete;
+      } else if (upload || (method != "GET" && method != "HEAD")) {
+        action = Action::kPush;
+      }
+      allowed = call.allows(repository, action);
+    }
+  }
+  if (!allowed) throw access.refusal(call.request, call.principal, repository, action);
 }
 
-void Api::checkMethod(const Request& request, const Route& route) const {
-  const std::string_view method = request.method;
-  const char* allowed = methodsOf(route.endpoint);
+void Api::checkMethod(const Call& call) const {
+  const std::string_view method = call.request.method;
+  const Policy& policy = call.policy->settings;
+  const char* allowed = methodsOf(call.route.endpoint);
   if (!contains(allowed, method)) {
     throw ApiError(405, code::kUnsupported, "method not allowed", {{"Allow", allowed}});
   }
   const bool reads = method == "GET" || method == "HEAD";
-  if (options_.read_only && !reads) {
+  if (policy.read_only && !reads) {
     throw ApiError(405, code::kUnsupported, "the registry is read-only", {{"Allow", "GET, HEAD"}});
   }
-  const bool deletes = method == "DELETE" && route.endpoint != Endpoint::kUpload;
-  if (deletes && !options_.allow_delete) {
+  if (cache_ && !reads) {
+    throw ApiError(405, code::kUnsupported,
+                   "this registry is a cache of " + cache_->upstream() + ": push there",
+                   {{"Allow", "GET, HEAD"}});
+  }
+  const bool deletes = method == "DELETE" && call.route.endpoint != Endpoint::kUpload;
+  if (deletes && !policy.allow_delete) {
     throw ApiError(405, code::kUnsupported, "deleting is disabled", {{"Allow", "GET, HEAD"}});
   }
 }
 
 Response Api::dispatch(Request& request) {
-  authorize(request);
-  const Route route = parseRoute(request.target);
-  checkMethod(request, route);
-  switch (route.endpoint) {
+  auto policy = policy_.get();
+  if (!rate_.admits(request.peer, policy->settings.requests_per_second)) {
+    throw ApiError(429, code::kTooManyRequests, "too many requests from this address",
+                   {{"Retry-After", "1"}});
+  }
+  const std::string_view path =
+      std::string_view(request.target).substr(0, request.target.find('?'));
+  if (path == "/token" && policy->access.givesTokens()) {
+    if (request.method == "GET" || request.method == "POST") {
+      return policy->access.giveToken(request);
+    }
+    throw ApiError(405, code::kUnsupported, "method not allowed", {{"Allow", "GET, POST"}});
+  }
+  if (path == "/healthz") {
+    Response response;
+    response.headers.emplace_back("Content-Type", "text/plain");
+    response.body = "ok\n";
+    return response;
+  }
+  Principal principal = policy->access.authenticate(request);
+  request.user = principal.name;
+  Call call{request, parseRoute(request.target), std::move(principal), std::move(policy)};
+  authorize(call);
+  checkMethod(call);
+  return answer(call);
+}
+
+Response Api::answer(Call& call) {
+  switch (call.route.endpoint) {
     case Endpoint::kBase: {
       Response response;
       response.headers.emplace_back("Content-Type", "application/json");
@@ -125,19 +176,19 @@ Response Api::dispatch(Request& request) {
       return response;
     }
     case Endpoint::kCatalog:
-      return catalog(route);
+      return catalog(call);
     case Endpoint::kTags:
-      return tags(route);
+      return tags(call);
     case Endpoint::kManifest:
-      return manifest(request, route);
+      return manifest(call);
     case Endpoint::kBlob:
-      return blob(request, route);
+      return blob(call);
     case Endpoint::kUploads:
-      return startUpload(request, route);
+      return startUpload(call);
     case Endpoint::kUpload:
-      return upload(request, route);
+      return upload(call);
     case Endpoint::kReferrers:
-      return referrers(route);
+      return referrers(call);
   }
   throw ApiError(404, code::kUnsupported, "no such endpoint");
 }

@@ -1,49 +1,16 @@
 // Blobs and their uploads (distribution-spec "Pulling blobs", "Pushing blobs").
 #include <algorithm>
-#include <charconv>
 
+#include "base/error.h"
 #include "registry/server/api.h"
+#include "registry/server/pattern.h"
+#include "registry/server/range.h"
 
 namespace hull::registry {
 
 using image::Digest;
 
 namespace {
-
-struct ByteRange {
-  uint64_t first = 0;
-  uint64_t last = 0;  // inclusive
-};
-
-std::optional<uint64_t> parseNumber(std::string_view text) {
-  uint64_t value = 0;
-  const auto [end, error] = std::from_chars(text.data(), text.data() + text.size(), value);
-  if (error != std::errc() || end != text.data() + text.size()) return std::nullopt;
-  return value;
-}
-
-// One range of "bytes=…" (RFC 9110 §14.1.2). nullopt: to be ignored, the whole is answered.
-// Throws ApiError 416 when it lies outside.
-std::optional<ByteRange> parseRange(std::string_view header, uint64_t size) {
-  if (!header.starts_with("bytes=") || header.find(',') != std::string_view::npos) {
-    return std::nullopt;
-  }
-  header.remove_prefix(6);
-  const size_t dash = header.find('-');
-  if (dash == std::string_view::npos) return std::nullopt;
-  const auto first = parseNumber(header.substr(0, dash));
-  const auto last = parseNumber(header.substr(dash + 1));
-  const bool suffix = dash == 0;
-  if (suffix ? !last : !first || (!last && dash + 1 != header.size())) return std::nullopt;
-  if (!suffix && last && *last < *first) return std::nullopt;
-  const bool outside = suffix ? *last == 0 || size == 0 : *first >= size;
-  if (outside) {
-    throw ApiError(416, code::kSizeInvalid, "the range is outside of the blob",
-                   {{"Content-Range", "bytes */" + std::to_string(size)}});
-  }
-  if (suffix) return ByteRange{size - std::min(*last, size), size - 1};
-  return ByteRange{*first, std::min(last.value_or(size - 1), size - 1)};
-}
 
 // "<first>-<last>" of an upload's chunk: no "bytes".
 std::optional<ByteRange> parseContentRange(const Request& request) {
@@ -95,10 +62,10 @@ HashAlgorithm algorithmOf(const Route& route) {
 
 }  // namespace
 
-Response Api::blob(const Request& request, const Route& route) {
-  const Digest digest = requestedDigest(route.reference);
-  if (request.method != "DELETE") return getBlob(request, route, digest);
-  if (!store_.removeBlob(route.repository, digest)) {
+Response Api::blob(Call& call) {
+  const Digest digest = requestedDigest(call.route.reference);
+  if (call.request.method != "DELETE") return getBlob(call, digest);
+  if (!store_.removeBlob(call.route.repository, digest)) {
     throw ApiError(404, code::kBlobUnknown, "blob unknown to registry");
   }
   Response response;
@@ -106,15 +73,23 @@ Response Api::blob(const Request& request, const Route& route) {
   return response;
 }
 
-Response Api::getBlob(const Request& request, const Route& route, const Digest& digest) {
-  if (!store_.hasBlob(route.repository, digest)) {
-    if (!store_.has(route.repository)) {
+Response Api::getBlob(Call& call, const Digest& digest) {
+  const Request& request = call.request;
+  const std::string& repository = call.route.repository;
+  const bool asked = request.method == "HEAD";  // before a push: what is answered must stay true
+  const bool here = asked && !call.policy->settings.read_only
+                        ? store_.confirmBlob(repository, digest)
+                        : store_.hasBlob(repository, digest);
+  std::unique_ptr<PullThrough::Fetched> fetched;
+  if (!here && cache_) fetched = cache_->fetchBlob(repository, digest);
+  if (!here && !fetched) {
+    if (!store_.has(repository)) {
       throw ApiError(404, code::kNameUnknown, "repository name not known to registry");
     }
     throw ApiError(404, code::kBlobUnknown, "blob unknown to registry");
   }
-  Fd fd = store_.blobs().open(digest);
-  const uint64_t size = fileSize(fd.get());
+  Fd fd = fetched ? Fd() : store_.blobs().open(digest);
+  const uint64_t size = fetched ? fetched->size() : fileSize(fd.get());
   const std::string tag = "\"" + digest.text() + "\"";
   Response response;
   response.headers = {{"Docker-Content-Digest", digest.text()},
@@ -134,20 +109,60 @@ Response Api::getBlob(const Request& request, const Route& route, const Digest& 
     response.headers.emplace_back("Content-Range", "bytes " + std::to_string(range->first) + "-" +
                                                        std::to_string(range->last) + "/" +
                                                        std::to_string(size));
-    response.file = {std::move(fd), range->first, range->last - range->first + 1};
+  }
+  const uint64_t first = range ? range->first : 0;
+  const uint64_t length = range ? range->last - range->first + 1 : size;
+  if (fetched) {
+    response.stream = fetched->read(first);
+    response.stream_length = length;
   } else {
-    response.file = {std::move(fd), 0, size};
+    response.file = {std::move(fd), first, length};
   }
   return response;
 }
 
-Response Api::startUpload(Request& request, const Route& route) {
+uint64_t Api::quotaLeft(const Call& call) const {
+  uint64_t left = UINT64_MAX;
+  for (const QuotaRule& rule : call.policy->settings.quotas) {
+    if (!matchesPattern(rule.repository, call.route.repository)) continue;
+    const uint64_t used = store_.bytesOf(rule.repository);
+    left = std::min(left, rule.bytes - std::min(rule.bytes, used));
+  }
+  return left;
+}
+
+uint64_t Api::append(Call& call, const std::string& id, std::optional<uint64_t> offset) {
+  const std::string& repository = call.route.repository;
+  const uint64_t largest = call.policy->settings.max_blob_bytes;
+  const uint64_t quota = quotaLeft(call);
+  const uint64_t limit = std::min(largest, quota);
+  const uint64_t size = uploads_.size(repository, id);
+  const uint64_t more = call.request.content_length.value_or(0);
+  try {
+    if (size > limit || more > limit - size) {  // without receiving it
+      uploads_.cancel(repository, id);
+      throw Error(ErrorKind::kTooLarge, "the upload is larger than allowed");
+    }
+    return uploads_.append(repository, id, {offset, limit}, *call.request.body);
+  } catch (const Error& error) {
+    if (error.kind() != ErrorKind::kTooLarge) throw;
+    if (quota < largest) {
+      throw ApiError(403, code::kDenied, "the quota of " + repository + " is used up");
+    }
+    throw ApiError(413, code::kSizeInvalid,
+                   "a blob may have at most " + std::to_string(largest) + " bytes");
+  }
+}
+
+Response Api::startUpload(Call& call) {
+  const Route& route = call.route;
   const auto mount = route.query.find("mount");
   if (mount != route.query.end()) {
     const Digest digest = requestedDigest(mount->second);
     const auto from = route.query.find("from");
     // Whatever hinders the mount, the client can still upload (202).
     if (from != route.query.end() && isRepositoryName(from->second) &&
+        call.allows(from->second, Action::kPull) && quotaLeft(call) > 0 &&
         store_.mountBlob(from->second, route.repository, digest)) {
       return createdBlob(route, digest);
     }
@@ -160,45 +175,47 @@ Response Api::startUpload(Request& request, const Route& route) {
   const Digest digest = requestedDigest(wanted->second);
   const std::string id = uploads_.start(route.repository, digest.algorithm());
   try {
-    uploads_.append(route.repository, id, 0, *request.body);
+    append(call, id, 0);
   } catch (...) {
-    uploads_.cancel(route.repository, id);  // the client never learned the id
+    uploads_.forget(id);  // the client never learned it
     throw;
   }
   uploads_.finish(route.repository, id, digest);
   return createdBlob(route, digest);
 }
 
-Response Api::upload(Request& request, const Route& route) {
-  if (request.method == "PATCH") return patchUpload(request, route);
-  if (request.method == "PUT") return putUpload(request, route);
-  if (request.method == "DELETE") {
+Response Api::upload(Call& call) {
+  const std::string& method = call.request.method;
+  const Route& route = call.route;
+  if (method == "PATCH") return patchUpload(call);
+  if (method == "PUT") return putUpload(call);
+  if (method == "DELETE") {
     uploads_.cancel(route.repository, route.reference);
     Response response;
     response.status = 204;
     return response;
   }
-  const uint64_t size = uploads_.size(route.repository, route.reference);
-  return uploadResponse(204, route, route.reference, size);
+  return uploadResponse(204, route, route.reference,
+                        uploads_.size(route.repository, route.reference));
 }
 
-Response Api::patchUpload(Request& request, const Route& route) {
-  const auto range = parseContentRange(request);
+Response Api::patchUpload(Call& call) {
+  const auto range = parseContentRange(call.request);
   const uint64_t size =
-      uploads_.append(route.repository, route.reference,
-                      range ? std::optional(range->first) : std::nullopt, *request.body);
-  return uploadResponse(202, route, route.reference, size);
+      append(call, call.route.reference, range ? std::optional(range->first) : std::nullopt);
+  return uploadResponse(202, call.route, call.route.reference, size);
 }
 
-Response Api::putUpload(Request& request, const Route& route) {
+Response Api::putUpload(Call& call) {
+  const Route& route = call.route;
   const auto wanted = route.query.find("digest");
   if (wanted == route.query.end()) {
     throw ApiError(400, code::kDigestInvalid, "the digest parameter is missing");
   }
   const Digest digest = requestedDigest(wanted->second);
-  const auto range = request.content_length == 0 ? std::nullopt : parseContentRange(request);
-  uploads_.append(route.repository, route.reference,
-                  range ? std::optional(range->first) : std::nullopt, *request.body);
+  const auto range =
+      call.request.content_length == 0 ? std::nullopt : parseContentRange(call.request);
+  append(call, route.reference, range ? std::optional(range->first) : std::nullopt);
   uploads_.finish(route.repository, route.reference, digest);
   return createdBlob(route, digest);
 }

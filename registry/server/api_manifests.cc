@@ -4,9 +4,12 @@
 #include <nlohmann/json.hpp>
 
 #include "base/error.h"
+#include "base/file.h"
 #include "base/hash.h"
+#include "base/stream.h"
 #include "registry/server/api.h"
 #include "registry/server/manifest_document.h"
+#include "registry/server/pattern.h"
 
 namespace hull::registry {
 
@@ -14,6 +17,8 @@ using image::Digest;
 using Json = nlohmann::ordered_json;
 
 namespace {
+
+constexpr size_t kMaxInlinedManifestBytes = 64 << 10;
 
 bool isDigestText(std::string_view reference) {
   return reference.find(':') != std::string_view::npos;
@@ -70,21 +75,27 @@ void addLink(Response& response, std::string target, const std::string& last, si
 
 }  // namespace
 
-Response Api::manifest(Request& request, const Route& route) {
-  if (request.method == "PUT") return putManifest(request, route);
-  if (request.method == "DELETE") return deleteManifest(route);
-  return getManifest(request, route);
+Response Api::manifest(Call& call) {
+  if (call.request.method == "PUT") return putManifest(call);
+  if (call.request.method == "DELETE") return deleteManifest(call);
+  return getManifest(call);
 }
 
-Response Api::getManifest(const Request& request, const Route& route) {
-  std::optional<StoredManifest> found;
-  if (isDigestText(route.reference)) {
-    found = store_.findManifest(route.repository, requestedDigest(route.reference));
-  } else if (isTag(route.reference)) {
-    found = store_.findTag(route.repository, route.reference);
-  }
+std::optional<StoredManifest> Api::findManifest(Call& call) {
+  const std::string& repository = call.route.repository;
+  const std::string& reference = call.route.reference;
+  const bool by_digest = isDigestText(reference);
+  if (by_digest) requestedDigest(reference);
+  if (!by_digest && !isTag(reference)) return std::nullopt;
+  if (cache_) cache_->refresh(repository, reference);
+  return by_digest ? store_.findManifest(repository, Digest::parse(reference))
+                   : store_.findTag(repository, reference);
+}
+
+Response Api::getManifest(Call& call) {
+  const auto found = findManifest(call);
   if (!found) {
-    if (!store_.has(route.repository)) {
+    if (!store_.has(call.route.repository)) {
       throw ApiError(404, code::kNameUnknown, "repository name not known to registry");
     }
     throw ApiError(404, code::kManifestUnknown, "manifest unknown");
@@ -92,20 +103,65 @@ Response Api::getManifest(const Request& request, const Route& route) {
   Response response;
   const std::string tag = "\"" + found->digest.text() + "\"";
   response.headers = {{"Docker-Content-Digest", found->digest.text()}, {"ETag", tag}};
-  if (request.header("if-none-match") == tag) {
+  if (call.request.header("if-none-match") == tag) {
     response.status = 304;
     return response;
   }
   response.headers.emplace_back("Content-Type", found->media_type);
   Fd fd = store_.blobs().open(found->digest);
   const uint64_t size = fileSize(fd.get());
-  response.file = {std::move(fd), 0, size};
+  if (size <= kMaxInlinedManifestBytes) {  // head and body in one packet
+    response.body.resize(static_cast<size_t>(size));
+    preadFull(fd.get(), std::as_writable_bytes(std::span(response.body)), 0);
+  } else {
+    response.file = {std::move(fd), 0, size};
+  }
   return response;
 }
 
-Response Api::putManifest(Request& request, const Route& route) {
+// A tag that may not change keeps its manifest; putting the same again is no change.
+void Api::refuseImmutable(const Call& call, const std::string& tag, const Digest& next) const {
+  for (const std::string& pattern : call.policy->settings.immutable_tags) {
+    const size_t colon = pattern.rfind(':');
+    if (!matchesPattern(std::string_view(pattern).substr(0, colon), call.route.repository) ||
+        !matchesPattern(std::string_view(pattern).substr(colon + 1), tag)) {
+      continue;
+    }
+    const auto present = store_.findTag(call.route.repository, tag);
+    if (present && present->digest != next) {
+      throw ApiError(403, code::kDenied,
+                     "tag " + tag + " of " + call.route.repository + " is immutable");
+    }
+  }
+}
+
+void Api::publish(const Call& call, const char* action, const StoredManifest& manifest,
+                  uint64_t size) {
+  if (!webhooks_ || call.policy->settings.webhooks.empty()) return;
+  Event event;
+  event.action = action;
+  event.repository = call.route.repository;
+  if (!isDigestText(call.route.reference)) event.tag = call.route.reference;
+  event.digest = manifest.digest.text();
+  event.media_type = manifest.media_type;
+  event.size = size;
+  event.actor = call.principal.name;
+  event.address = call.request.peer;
+  event.host = std::string(call.request.header("host"));
+  event.method = call.request.method;
+  event.user_agent = std::string(call.request.header("user-agent"));
+  webhooks_->publish(call.policy->settings.webhooks, event);
+}
+
+Response Api::putManifest(Call& call) {
+  Request& request = call.request;
+  const Route& route = call.route;
   const bool by_digest = isDigestText(route.reference);
-  const Digest wanted = by_digest ? requestedDigest(route.reference) : Digest();
+  // The digest of a tagged manifest may be named beside it, so that it can be a sha512.
+  const auto named = route.query.find("digest");
+  const bool checked = by_digest || named != route.query.end();
+  const Digest wanted =
+      checked ? requestedDigest(by_digest ? route.reference : named->second) : Digest();
   if (!by_digest) checkTag(route.reference);
   const ApiError too_large(413, code::kSizeInvalid, "the manifest is larger than 4 MiB");
   if (request.content_length.value_or(0) > kMaxServedManifestBytes) throw too_large;
@@ -116,18 +172,25 @@ Response Api::putManifest(Request& request, const Route& route) {
     if (error.kind() == ErrorKind::kTooLarge) throw too_large;
     throw;
   }
-  Hasher hasher(by_digest ? wanted.algorithm() : HashAlgorithm::kSha256);
+  Hasher hasher(checked ? wanted.algorithm() : HashAlgorithm::kSha256);
   hasher.update(bytes);
-  const std::string algorithm = by_digest ? std::string(wanted.algorithmName()) : "sha256";
+  const std::string algorithm = checked ? std::string(wanted.algorithmName()) : "sha256";
   const Digest digest = Digest::parse(algorithm + ":" + hasher.finishHex());
-  if (by_digest && digest != wanted) {
+  if (checked && digest != wanted) {
     throw ApiError(400, code::kDigestInvalid, "the manifest's digest is " + digest.text());
   }
   NewManifest manifest = readManifest(bytes, digest, request.header("content-type"));
-  if (!by_digest) manifest.tag = route.reference;
+  if (!by_digest) {
+    manifest.tag = route.reference;
+    refuseImmutable(call, manifest.tag, digest);
+  }
+  if (bytes.size() > quotaLeft(call)) {
+    throw ApiError(403, code::kDenied, "the quota of " + route.repository + " is used up");
+  }
   if (const auto missing = store_.putManifest(route.repository, manifest)) {
     throw ApiError(404, code::kManifestBlobUnknown, "blob unknown to registry: " + missing->text());
   }
+  publish(call, "push", {digest, manifest.media_type}, bytes.size());
   Response response;
   response.status = 201;
   response.headers = {{"Location", "/v2/" + route.repository + "/manifests/" + digest.text()},
@@ -138,21 +201,39 @@ Response Api::putManifest(Request& request, const Route& route) {
   return response;
 }
 
-Response Api::deleteManifest(const Route& route) {
+Response Api::deleteManifest(Call& call) {
+  const std::string& repository = call.route.repository;
+  const std::string& reference = call.route.reference;
+  StoredManifest gone;
   bool removed = false;
-  if (isDigestText(route.reference)) {
-    removed = store_.removeManifest(route.repository, requestedDigest(route.reference));
+  if (isDigestText(reference)) {
+    gone.digest = requestedDigest(reference);
+    if (!call.policy->settings.immutable_tags.empty()) {
+      for (const std::string& tag : store_.tags(repository)) {
+        const auto found = store_.findTag(repository, tag);
+        if (found && found->digest == gone.digest) refuseImmutable(call, tag, {});
+      }
+    }
+    removed = store_.removeManifest(repository, gone.digest);
   } else {
-    checkTag(route.reference);
-    removed = store_.removeTag(route.repository, route.reference);
+    checkTag(reference);
+    refuseImmutable(call, reference, {});
+    gone = store_.findTag(repository, reference).value_or(StoredManifest{});
+    removed = store_.removeTag(repository, reference);
   }
   if (!removed) throw ApiError(404, code::kManifestUnknown, "manifest unknown");
+  publish(call, "delete", gone, 0);
   Response response;
   response.status = 202;
   return response;
 }
 
-Response Api::tags(const Route& route) {
+Response Api::tags(Call& call) {
+  const Route& route = call.route;
+  if (cache_) {
+    if (auto proxied = cache_->forward(call.request.target, route.repository))
+      return std::move(*proxied);
+  }
   if (!store_.has(route.repository)) {
     throw ApiError(404, code::kNameUnknown, "repository name not known to registry");
   }
@@ -165,15 +246,26 @@ Response Api::tags(const Route& route) {
   return response;
 }
 
-Response Api::catalog(const Route& route) {
-  const Page page = pageOf(store_.list(), route);
+Response Api::catalog(Call& call) {
+  auto repositories = store_.list();
+  // Whoever may see the catalog still sees only what he may pull; a token was asked for all of it.
+  if (!call.principal.grants) {
+    std::erase_if(repositories,
+                  [&](const std::string& name) { return !call.allows(name, Action::kPull); });
+  }
+  const Page page = pageOf(std::move(repositories), call.route);
   Response response = jsonResponse({{"repositories", page.entries}});
   if (page.more) addLink(response, "/v2/_catalog", page.entries.back(), page.entries.size());
   return response;
 }
 
-Response Api::referrers(const Route& route) {
+Response Api::referrers(Call& call) {
+  const Route& route = call.route;
   const Digest subject = requestedDigest(route.reference);
+  if (cache_) {
+    if (auto proxied = cache_->forward(call.request.target, route.repository))
+      return std::move(*proxied);
+  }
   const auto filter = route.query.find("artifactType");
   const auto after = route.query.find("last");
   Json manifests = Json::array();

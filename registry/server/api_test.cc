@@ -53,13 +53,14 @@ class ApiTest : public ::testing::Test {
 
   ApiTest() { open(); }
 
-  void open(ApiOptions options = {}) {
+  void open(const Policy& policy = {}) {
     api_.reset();
     uploads_.reset();
     store_.reset();
     store_ = std::make_unique<RepositoryStore>(folder_.path());
     uploads_ = std::make_unique<Uploads>(*store_);
-    api_ = std::make_unique<Api>(*store_, *uploads_, nullptr, options);
+    policy_ = std::make_unique<PolicyHolder>(std::make_shared<ActivePolicy>(policy, nullptr));
+    api_ = std::make_unique<Api>(ApiParts{*store_, *uploads_, *policy_});
   }
 
   Answer call(const std::string& method, const std::string& target, const std::string& body = {},
@@ -113,6 +114,7 @@ class ApiTest : public ::testing::Test {
   TemporaryDirectory folder_{"hull-registry-api"};
   std::unique_ptr<RepositoryStore> store_;
   std::unique_ptr<Uploads> uploads_;
+  std::unique_ptr<PolicyHolder> policy_;
   std::unique_ptr<Api> api_;
 };
 
@@ -397,12 +399,16 @@ TEST_F(ApiTest, Catalog) {
 TEST_F(ApiTest, WhatIsDisabledIs405) {
   const Digest blob = pushBlob("a", "config");
   pushManifest("a", "t", manifestOf(blob));
-  open({.read_only = false, .allow_delete = false});
+  Policy policy;
+  policy.allow_delete = false;
+  open(policy);
   EXPECT_EQ(call("DELETE", "/v2/a/manifests/t").status, 405);
   EXPECT_EQ(call("DELETE", "/v2/a/blobs/" + blob.text()).code(), "UNSUPPORTED");
   const std::string url = call("POST", "/v2/a/blobs/uploads/").headers.at("Location");
   EXPECT_EQ(call("DELETE", url).status, 204);  // giving up an upload is no deletion
-  open({.read_only = true, .allow_delete = true});
+  policy.allow_delete = true;
+  policy.read_only = true;
+  open(policy);
   EXPECT_EQ(call("POST", "/v2/a/blobs/uploads/").status, 405);
   EXPECT_EQ(pushManifest("a", "u", manifestOf(blob)).status, 405);
   EXPECT_EQ(call("GET", "/v2/a/manifests/t").status, 200);

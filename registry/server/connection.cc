@@ -7,6 +7,7 @@
 #include <boost/beast/http/read.hpp>
 #include <boost/beast/http/status.hpp>
 #include <chrono>
+#include <vector>
 
 #include "base/error.h"
 #include "base/log.h"
@@ -18,8 +19,6 @@ namespace {
 namespace asio = boost::asio;
 namespace http = boost::beast::http;
 using Parser = http::request_parser<http::buffer_body>;
-
-constexpr size_t kMaxLoggedBytes = 512;  // of a request's target and user agent
 
 // A Transport as Beast wants to read it. Its exceptions pass through Beast.
 struct Stream {
@@ -129,6 +128,7 @@ Request requestOf(const Parser& parser) {
 }
 
 uint64_t bodySize(const Response& response) {
+  if (response.stream) return response.stream_length;
   return response.file ? response.file->length : response.body.size();
 }
 
@@ -148,19 +148,36 @@ std::string headOf(const Response& response, bool keep_alive) {
   return head;
 }
 
+void sendStream(Transport& transport, const Response& response) {
+  std::vector<std::byte> buffer(
+      static_cast<size_t>(std::min<uint64_t>(response.stream_length, kStreamChunkBytes)));
+  for (uint64_t left = response.stream_length; left > 0;) {
+    const size_t wanted = static_cast<size_t>(std::min<uint64_t>(left, buffer.size()));
+    const size_t got = response.stream->read(std::span(buffer).first(wanted));
+    if (got == 0) throw Error(ErrorKind::kUnavailable, "the content ended early");
+    transport.write(std::span<const std::byte>(buffer).first(got));
+    left -= got;
+  }
+}
+
 void sendResponse(Transport& transport, const Response& response, bool head_only, bool keep_alive) {
   std::string head = headOf(response, keep_alive);
-  if (!head_only && !response.file) head += response.body;
+  const bool inlined = !response.file && !response.stream;
+  if (!head_only && inlined) head += response.body;
   transport.write(head);
-  if (!head_only && response.file && response.file->length > 0) {
+  if (head_only || inlined) return;
+  if (response.stream) {
+    sendStream(transport, response);
+  } else if (response.file->length > 0) {
     transport.sendFile(response.file->fd.get(), response.file->offset, response.file->length);
   }
 }
 
 class Connection {
  public:
-  Connection(Transport& transport, const std::string& peer, const Handler& handler)
-      : transport_(transport), peer_(peer), handler_(handler) {}
+  Connection(Transport& transport, const Peer& peer, const Handler& handler,
+             const Finished& finished)
+      : transport_(transport), peer_(peer), handler_(handler), finished_(finished) {}
 
   // One request and its answer; false when the connection is over.
   bool serveOne() {
@@ -170,19 +187,23 @@ class Connection {
     if (!readHeader(parser)) return false;
     const auto start = std::chrono::steady_clock::now();
     Request request = requestOf(parser);
+    request.peer = peer_.address;
+    request.tls = peer_.tls;
     Body body(transport_, buffer_, parser, lower(request.header("expect")) == "100-continue");
     request.body = &body;
-    Response response = handler_(request);
+    const Response response = handler_(request);
     // What a handler left unread would be taken for the next request.
     const bool keep_alive = parser.get().keep_alive() && body.complete();
-    std::string failure;
+    Exchange exchange{request, response, body.received(), 0, {}, {}};
     try {
       sendResponse(transport_, response, request.method == "HEAD", keep_alive);
+      exchange.sent = request.method == "HEAD" ? 0 : bodySize(response);
     } catch (const Error& error) {
-      failure = std::string(" (") + error.what() + ")";
+      exchange.failure = error.what();
     }
-    logLine(request, response, body.received(), start, failure);
-    return failure.empty() && keep_alive;
+    exchange.took = std::chrono::steady_clock::now() - start;
+    finished_(exchange);
+    return exchange.failure.empty() && keep_alive;
   }
 
  private:
@@ -206,32 +227,22 @@ class Connection {
     response.headers.emplace_back("Content-Type", "text/plain");
     response.body = "bad request: " + error.message() + "\n";
     sendResponse(transport_, response, false, false);
-    log::info(peer_ + " " + std::to_string(response.status) + " " + error.message());
+    log::info(peer_.address + " " + std::to_string(response.status) + " " + error.message());
     return false;
   }
 
-  void logLine(const Request& request, const Response& response, uint64_t received,
-               std::chrono::steady_clock::time_point start, const std::string& failure) {
-    const auto took = std::chrono::duration_cast<std::chrono::milliseconds>(
-        std::chrono::steady_clock::now() - start);
-    log::info(peer_ + " " + request.method + " " + request.target.substr(0, kMaxLoggedBytes) + " " +
-              std::to_string(response.status) + " in=" + std::to_string(received) +
-              " out=" + std::to_string(request.method == "HEAD" ? 0 : bodySize(response)) + " " +
-              std::to_string(took.count()) + "ms \"" +
-              std::string(request.header("user-agent").substr(0, kMaxLoggedBytes)) + "\"" +
-              failure);
-  }
-
   Transport& transport_;
-  const std::string& peer_;
+  const Peer& peer_;
   const Handler& handler_;
+  const Finished& finished_;
   boost::beast::flat_buffer buffer_{kMaxRequestHeaderBytes + (64 << 10)};
 };
 
 }  // namespace
 
-void serveConnection(Transport& transport, const std::string& peer, const Handler& handler) {
-  Connection connection(transport, peer, handler);
+void serveConnection(Transport& transport, const Peer& peer, const Handler& handler,
+                     const Finished& finished) {
+  Connection connection(transport, peer, handler, finished);
   while (connection.serveOne()) {
   }
   transport.finish();

@@ -16,6 +16,7 @@ using json::Json;
 namespace {
 
 constexpr size_t kMaxReferencedBlobs = 10000;
+constexpr std::string_view kOciArtifactManifest = "application/vnd.oci.artifact.manifest.v1+json";
 constexpr size_t kMaxMediaTypeBytes = 255;  // RFC 6838 §4.2: 127 on each side of the '/'
 
 bool isForeign(const Json& descriptor) {
@@ -84,7 +85,10 @@ NewManifest interpret(std::string_view bytes, const Digest& digest, std::string_
   manifest.bytes = bytes;
   manifest.digest = digest;
   manifest.media_type = mediaTypeOf(document, content_type);
-  if (json::integer(document, "schemaVersion") != 2) {
+  // The artifact manifest of the specification's release candidates had no version.
+  const bool unversioned =
+      manifest.media_type == kOciArtifactManifest && !json::find(document, "schemaVersion");
+  if (!unversioned && json::integer(document, "schemaVersion") != 2) {
     throw Error(ErrorKind::kNotSupported, "schemaVersion is not 2");
   }
   // One document must not be both (CVE-2021-41190).

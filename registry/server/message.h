@@ -4,6 +4,7 @@
 
 #include <cstdint>
 #include <map>
+#include <memory>
 #include <optional>
 #include <stdexcept>
 #include <string>
@@ -24,6 +25,9 @@ struct Request {
   std::map<std::string, std::string, std::less<>> headers;  // names in lower case
   std::optional<uint64_t> content_length;                   // absent when chunked
   Source* body = nullptr;                                   // never null in a handler
+  std::string peer;                                         // address:port
+  bool tls = false;
+  std::string user;  // set by the handler, for the log
 
   std::string_view header(std::string_view name) const {
     const auto it = headers.find(name);
@@ -41,6 +45,10 @@ struct Response {
     uint64_t length = 0;
   };
   std::optional<File> file;  // instead of `body`
+  // Instead of both: bytes that are still on their way, `stream_length` of them. What it throws
+  // ends the connection in the middle.
+  std::shared_ptr<Source> stream;
+  uint64_t stream_length = 0;
 };
 
 // The error codes of the distribution specification, as written in its JSON.
@@ -59,7 +67,8 @@ inline constexpr const char* kUnauthorized = "UNAUTHORIZED";
 inline constexpr const char* kDenied = "DENIED";
 inline constexpr const char* kUnsupported = "UNSUPPORTED";
 inline constexpr const char* kTooManyRequests = "TOOMANYREQUESTS";
-inline constexpr const char* kUnknown = "UNKNOWN";  // not of the specification: our own failures
+// Not of the specification: our own failures.
+inline constexpr const char* kUnknown = "UNKNOWN";
 }  // namespace code
 
 // What a handler throws to answer with an error.

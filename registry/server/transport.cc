@@ -194,12 +194,16 @@ void Transport::finish() {
   }
 }
 
-TlsContext::TlsContext(const std::string& certificate_file, const std::string& key_file)
-    : state_(std::make_unique<State>()) {
-  SSL_CTX* context = state_->context;
+namespace {
+
+std::shared_ptr<TlsContext::State> readTls(const std::string& certificate_file,
+                                           const std::string& key_file) {
+  auto state = std::make_shared<TlsContext::State>();
+  SSL_CTX* context = state->context;
   if (!context) throw Error(ErrorKind::kInternal, "start TLS: " + sslErrors());
   SSL_CTX_set_min_proto_version(context, TLS1_2_VERSION);
-  SSL_CTX_set_mode(context, SSL_MODE_AUTO_RETRY | SSL_MODE_ACCEPT_MOVING_WRITE_BUFFER);
+  SSL_CTX_set_mode(context, SSL_MODE_AUTO_RETRY | SSL_MODE_ACCEPT_MOVING_WRITE_BUFFER |
+                                SSL_MODE_RELEASE_BUFFERS);
   ERR_clear_error();
   if (SSL_CTX_use_certificate_chain_file(context, certificate_file.c_str()) != 1) {
     throw Error(ErrorKind::kInvalidArgument,
@@ -209,9 +213,26 @@ TlsContext::TlsContext(const std::string& certificate_file, const std::string& k
       SSL_CTX_check_private_key(context) != 1) {
     throw Error(ErrorKind::kInvalidArgument, "read private key " + key_file + ": " + sslErrors());
   }
+  return state;
 }
 
+}  // namespace
+
+TlsContext::TlsContext(const std::string& certificate_file, const std::string& key_file)
+    : state_(readTls(certificate_file, key_file)) {}
+
 TlsContext::~TlsContext() = default;
+
+void TlsContext::reload(const std::string& certificate_file, const std::string& key_file) {
+  auto fresh = readTls(certificate_file, key_file);
+  const std::lock_guard lock(mutex_);
+  state_ = std::move(fresh);
+}
+
+std::shared_ptr<TlsContext::State> TlsContext::state() const {
+  const std::lock_guard lock(mutex_);
+  return state_;
+}
 
 std::unique_ptr<Transport> makePlainTransport(int socket, std::chrono::milliseconds limit) {
   return std::make_unique<PlainTransport>(socket, limit);
@@ -219,7 +240,8 @@ std::unique_ptr<Transport> makePlainTransport(int socket, std::chrono::milliseco
 
 std::unique_ptr<Transport> makeTlsTransport(int socket, std::chrono::milliseconds limit,
                                             const TlsContext& context) {
-  return std::make_unique<TlsTransport>(socket, limit, context.state().context);
+  // SSL_new() takes a reference of its own.
+  return std::make_unique<TlsTransport>(socket, limit, context.state()->context);
 }
 
 }  // namespace hull::registry

@@ -6,6 +6,7 @@
 #include <chrono>
 #include <cstddef>
 #include <memory>
+#include <mutex>
 #include <optional>
 #include <span>
 #include <string>
@@ -48,16 +49,19 @@ class Transport {
   std::optional<Clock::time_point> deadline_;
 };
 
-// The server's certificate and key. Any thread.
+// The server's certificate and key. Any thread; connections keep the ones they began with.
 class TlsContext {
  public:
   TlsContext(const std::string& certificate_file, const std::string& key_file);  // PEM; throws
   ~TlsContext();
+  // Throws, and keeps the old ones, when the new ones are no good.
+  void reload(const std::string& certificate_file, const std::string& key_file);
   struct State;
-  State& state() const { return *state_; }
+  std::shared_ptr<State> state() const;
 
  private:
-  std::unique_ptr<State> state_;
+  mutable std::mutex mutex_;
+  std::shared_ptr<State> state_;  // guarded by mutex_
 };
 
 std::unique_ptr<Transport> makePlainTransport(int socket, std::chrono::milliseconds limit);

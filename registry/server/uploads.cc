@@ -143,16 +143,25 @@ uint64_t Uploads::size(const std::string& repository, const std::string& id) {
   return find(repository, id)->size();
 }
 
-uint64_t Uploads::append(const std::string& repository, const std::string& id,
-                         std::optional<uint64_t> offset, Source& body) {
+uint64_t Uploads::append(const std::string& repository, const std::string& id, const Append& how,
+                         Source& body) {
   const auto upload = find(repository, id);
-  const uint64_t writer = upload->takeOver(offset);
+  const uint64_t writer = upload->takeOver(how.offset);
   const Fd fd = openFile(upload->path(), O_WRONLY);
   std::vector<std::byte> buffer(kStreamChunkBytes);
   while (const size_t got = body.read(buffer)) {
+    if (upload->size() + got > how.max_bytes) {
+      drop(id);
+      throw Error(ErrorKind::kTooLarge, "the upload is larger than allowed");
+    }
     upload->write(writer, fd.get(), std::span(buffer).first(got));
   }
   return upload->size();
+}
+
+size_t Uploads::open() const {
+  const std::lock_guard lock(mutex_);
+  return open_.size();
 }
 
 void Uploads::finish(const std::string& repository, const std::string& id, const Digest& expected) {

@@ -30,15 +30,21 @@ class Uploads {
   std::string start(const std::string& repository,
                     HashAlgorithm algorithm = HashAlgorithm::kSha256);
   uint64_t size(const std::string& repository, const std::string& id);
-  // Appends `body`; `offset`, when given, must be the present size (ApiError 416). What arrived
-  // before `body` broke stays. Returns the new size.
-  uint64_t append(const std::string& repository, const std::string& id,
-                  std::optional<uint64_t> offset, Source& body);
+  struct Append {
+    std::optional<uint64_t> offset;   // must be the present size (ApiError 416)
+    uint64_t max_bytes = UINT64_MAX;  // of the whole upload
+  };
+  // Appends `body`. What arrived before `body` broke stays; beyond max_bytes the session ends and
+  // kTooLarge is thrown. Returns the new size.
+  uint64_t append(const std::string& repository, const std::string& id, const Append& how,
+                  Source& body);
   // Verifies and publishes. A wrong digest ends the session (ApiError 400).
   void finish(const std::string& repository, const std::string& id, const image::Digest& expected);
   void cancel(const std::string& repository, const std::string& id);
+  void forget(const std::string& id) { drop(id); }  // it may be gone already
 
   // Removes sessions that nothing was written to since `age`. Returns how many.
+  size_t open() const;  // how many there are
   size_t sweep(std::chrono::seconds age = kUploadLifetime);
 
  private:
@@ -49,7 +55,7 @@ class Uploads {
 
   RepositoryStore& store_;
   std::string root_;
-  std::mutex mutex_;
+  mutable std::mutex mutex_;
   std::map<std::string, std::shared_ptr<Upload>> open_;  // guarded by mutex_
 };
 
