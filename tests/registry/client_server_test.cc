@@ -219,7 +219,7 @@ TEST_F(ClientServer, WhatIsNotThere) {
 TEST_F(ClientServer, PasswordsAreAskedFor) {
   writeFileAtomic(folder_.path() + "/htpasswd", kHtpasswd);
   ServerOptions options;
-  options.htpasswd = folder_.path() + "/htpasswd";
+  options.policy.access.htpasswd = folder_.path() + "/htpasswd";
   serve(options);
   ImageStore store(folder_.path() + "/mine");
   make(store, name("app"));
