@@ -1,6 +1,7 @@
 // What garbage collection and retention remove, what they leave, and what verify finds.
 #include "registry/server/collector.h"
 
+#include <fcntl.h>
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 #include <sys/stat.h>

@@ -132,10 +132,12 @@ std::vector<std::string> namesIn(const std::string& folder) {
 
 void listBelow(const std::string& folder, const std::string& prefix,
                std::vector<std::string>& names) {
+  bool listed = false;
   for (const std::string& name : namesIn(folder)) {
     const std::string path = folder + "/" + name;
-    if (name == "_manifests") {
-      names.push_back(prefix);
+    if (name == "_layers" || name == "_manifests") {
+      if (!listed) names.push_back(prefix);
+      listed = true;
     } else if (!name.starts_with('_')) {
       listBelow(path, prefix.empty() ? name : prefix + "/" + name, names);
     }

@@ -28,7 +28,7 @@ same_blobs "$work/image" "$work/back"
 # An upload that no manifest names.
 printf lost >"$work/lost"
 lost=sha256:$(sha256sum "$work/lost" | cut -d' ' -f1)
-curl -fsS -u ann:secret -T "$work/lost" -X POST "http://$registry/v2/ci/app/blobs/uploads/?digest=$lost"
+curl -fsS -u ann:secret --data-binary "@$work/lost" -H "Content-Type: application/octet-stream" "http://$registry/v2/ci/app/blobs/uploads/?digest=$lost"
 
 sleep 1.1  # no younger than the grace period
 gc() { "$HULL_BIN/hull-registry" gc --root "$work/served" "$@"; }
