@@ -10,6 +10,7 @@
 #include "base/log.h"
 #include "cli/client/locate.h"
 #include "cli/commands/context.h"
+#include "cli/help/catalog.h"
 #include "cli/terminal/format.h"
 
 namespace hull::cli {
@@ -68,8 +69,10 @@ int usageFailure(const CLI::App& app, const CLI::ParseError& error) {
 
 void addGlobal(CLI::App& app, Context& context) {
   app.set_version_flag("--version", std::string("Hull version ") + HULL_VERSION);
-  app.add_option("-H,--host", context.host, "The engine's socket: unix:///path")
+  app.add_option("-H,--host", context.host,
+                 "The engine: unix:///path, tcp://host:port or ssh://host")
       ->envname("HULL_HOST");
+  app.add_option("-c,--context", context.context, "The context to use")->envname("HULL_CONTEXT");
   app.require_subcommand(1);
   app.set_help_flag("--help", "Show this help");
   app.option_defaults()->always_capture_default(false);
@@ -93,12 +96,14 @@ int run(int argc, char** argv) {
   addSystemCommands(app, context);
   addDoctorCommand(app, context);
   addMachineCommands(app, context);
+  addEndpointCommands(app, context);
   dropHelpShortcut(app);
+  applyHelp(app);
   try {
     app.parse(argc, argv);
     return context.exit_code;
   } catch (const CLI::CallForHelp&) {
-    std::cout << app.help();
+    std::cout << deepestSubcommand(app)->help();
     return 0;
   } catch (const CLI::CallForVersion& version) {
     std::cout << version.what() << "\n";
@@ -123,9 +128,56 @@ int run(int argc, char** argv) {
 
 }  // namespace
 
+Endpoint Context::endpoint() const {
+  if (!host.empty()) return {host, "", ""};
+  const Contexts contexts = loadContexts();
+  const std::string& name = context.empty() ? contexts.current : context;
+  if (name == kDefaultContext) return {};
+  const auto found = contexts.named.find(name);
+  if (found == contexts.named.end()) {
+    throw Error(ErrorKind::kInvalidArgument,
+                "context \"" + name + "\": not found (hull context ls lists them)");
+  }
+  return found->second;
+}
+
 const EngineClient& Context::engine() {
-  if (!engine_) engine_ = std::make_unique<EngineClient>(locateEngine(host));
+  if (!engine_) {
+    Endpoint at = endpoint();
+    if (!at.remote()) at.url = locateEngine(at.url);
+    engine_ = std::make_unique<EngineClient>(std::move(at));
+  }
   return *engine_;
+}
+
+const EngineClient* Context::runningEngine() {
+  if (engine_) return engine_.get();
+  Endpoint at = endpoint();
+  if (!at.remote()) at.url = findRunningEngine(at.url);
+  if (at.url.empty()) return nullptr;
+  engine_ = std::make_unique<EngineClient>(std::move(at));
+  return engine_.get();
+}
+
+void forEachName(Context& context, const std::vector<std::string>& names,
+                 const std::function<void(const std::string&)>& work) {
+  for (const auto& name : names) {
+    try {
+      work(name);
+    } catch (const ApiError& error) {
+      std::cerr << "Error response from engine: " << error.what() << "\n";
+      context.exit_code = 1;
+    }
+  }
+}
+
+bool confirmed(const std::string& warning, bool force) {
+  if (force) return true;
+  std::cerr << "WARNING! " << warning << "\nAre you sure you want to continue? [y/N] "
+            << std::flush;
+  std::string answer;
+  std::getline(std::cin, answer);
+  return answer == "y" || answer == "Y";
 }
 
 CLI::Option* addList(CLI::App* command, const std::string& names, std::vector<std::string>& values,

@@ -11,3 +11,8 @@ set_target_properties(hulld-fake PROPERTIES RUNTIME_OUTPUT_DIRECTORY ${CMAKE_BIN
 add_test(NAME docker_clients
   COMMAND ${CMAKE_SOURCE_DIR}/tests/interop/fake/docker_clients.sh $<TARGET_FILE:hulld-fake>)
 set_tests_properties(docker_clients PROPERTIES LABELS interop SKIP_RETURN_CODE 77 TIMEOUT 600)
+
+# The command's own face.
+add_test(NAME command_line
+  COMMAND ${CMAKE_SOURCE_DIR}/tests/interop/fake/command.sh $<TARGET_FILE:hulld-fake> ${CMAKE_BINARY_DIR}/bin/hull)
+set_tests_properties(command_line PROPERTIES LABELS interop TIMEOUT 600)

@@ -20,12 +20,12 @@ using nlohmann::json;
 namespace {
 
 constexpr size_t kMaxResponseBytes = size_t{256} << 20;  // one whole answer, e.g. `inspect`
-constexpr const char* kApiPrefix = "/v1.43";
+constexpr const char* kApiPrefix = "/v1.44";
 
 class Connection {
  public:
-  explicit Connection(const std::string& path) : socket_(context_) {
-    Fd fd = connectUnix(path);
+  explicit Connection(const Endpoint& endpoint) : socket_(context_) {
+    Fd fd = connectTo(endpoint);  // a unix socket, or the near end of a tunnel
     socket_.assign(asio::local::stream_protocol(), fd.release());
   }
 
@@ -163,8 +163,8 @@ auto talking(const std::string& path, Work&& work) {
 
 Response EngineClient::call(std::string_view method, const std::string& target,
                             std::string_view body, const Headers& headers) const {
-  return talking(socket_path_, [&] {
-    Connection connection(socket_path_);
+  return talking(endpoint_.url, [&] {
+    Connection connection(endpoint_);
     auto request = makeRequest<http::string_body>(method, target, headers);
     request.body() = std::string(body);
     if (!body.empty() && request.find(http::field::content_type) == request.end()) {
@@ -187,8 +187,8 @@ json EngineClient::post(const std::string& target, const json& body) const {
 
 Response EngineClient::stream(std::string_view method, const std::string& target, Source* body,
                               const Headers& headers, const DataFunction& on_data) const {
-  return talking(socket_path_, [&] {
-    Connection connection(socket_path_);
+  return talking(endpoint_.url, [&] {
+    Connection connection(endpoint_);
     auto request = makeRequest<http::empty_body>(method, target, headers);
     if (body) {
       connection.writeChunked(request, *body);
@@ -201,8 +201,8 @@ Response EngineClient::stream(std::string_view method, const std::string& target
 }
 
 Hijacked EngineClient::hijack(const std::string& target, const json* body) const {
-  return talking(socket_path_, [&] {
-    Connection connection(socket_path_);
+  return talking(endpoint_.url, [&] {
+    Connection connection(endpoint_);
     auto request = makeRequest<http::string_body>("POST", target,
                                                   {{"Connection", "Upgrade"}, {"Upgrade", "tcp"}});
     if (body) {

@@ -1,4 +1,4 @@
-// HTTP to the engine over its unix socket: plain calls, streamed bodies both ways, and hijacked
+// HTTP to the engine at its endpoint: plain calls, streamed bodies both ways, and hijacked
 // connections for attach and exec. Boost.Beast stays in the .cc. One call at a time per object;
 // every call opens its own connection.
 #pragma once
@@ -14,6 +14,7 @@
 
 #include "base/fd.h"
 #include "base/stream.h"
+#include "cli/client/endpoint.h"
 
 namespace hull::cli {
 
@@ -43,9 +44,10 @@ struct Hijacked {
 
 class EngineClient {
  public:
-  explicit EngineClient(std::string socket_path) : socket_path_(std::move(socket_path)) {}
+  explicit EngineClient(Endpoint endpoint) : endpoint_(std::move(endpoint)) {}
 
-  const std::string& socketPath() const { return socket_path_; }
+  const std::string& where() const { return endpoint_.url; }  // for messages
+  Fd connect() const { return connectTo(endpoint_); }
 
   // All throw ApiError for an HTTP error and hull::Error(kUnavailable) when the engine is gone.
   Response call(std::string_view method, const std::string& target, std::string_view body = {},
@@ -61,7 +63,7 @@ class EngineClient {
   Hijacked hijack(const std::string& target, const nlohmann::json* body) const;
 
  private:
-  std::string socket_path_;
+  Endpoint endpoint_;
 };
 
 std::string urlEncode(std::string_view text);

@@ -14,6 +14,7 @@
 #include "base/fd.h"
 #include "base/file.h"
 #include "base/subprocess.h"
+#include "cli/client/endpoint.h"
 #include "cli/client/machine_options.h"
 #include "machine/detect.h"
 #include "machine/machine.h"
@@ -26,15 +27,6 @@ constexpr const char* kSystemSocket = "/run/hull/hulld.sock";
 constexpr const char* kSystemLog = "/var/log/hulld.log";
 constexpr auto kStartPoll = std::chrono::milliseconds(50);
 constexpr int kStartPolls = 400;  // 20 s
-
-std::string pathOf(const std::string& host) {
-  if (host.starts_with("unix://")) return host.substr(7);
-  if (host.find("://") != std::string::npos) {
-    throw Error(ErrorKind::kInvalidArgument,
-                "connect to " + host + ": only unix sockets are supported (unix:///path)");
-  }
-  return host;
-}
 
 bool answers(const std::string& socket) {
   try {
@@ -109,7 +101,7 @@ std::string programDirectory() {
 
 std::string findRunningEngine(const std::string& host) {
   if (!host.empty()) {
-    const std::string path = pathOf(host);
+    const std::string path = socketPathOf(host);
     return answers(path) ? path : "";
   }
   for (const auto& socket : usualSockets()) {
@@ -122,7 +114,7 @@ std::string locateEngine(const std::string& host) {
   const std::string running = findRunningEngine(host);
   if (!running.empty()) return running;
   if (!host.empty()) {
-    throw Error(ErrorKind::kUnavailable, "connect to the engine at " + pathOf(host) +
+    throw Error(ErrorKind::kUnavailable, "connect to the engine at " + socketPathOf(host) +
                                              ": nothing answers there (is hulld running?)");
   }
   explainRefusedSocket();

@@ -19,7 +19,6 @@ namespace hull::cli {
 namespace {
 
 constexpr size_t kFrameHeaderBytes = 8;
-constexpr char kCtrlP = 0x10, kCtrlQ = 0x11;
 
 class RawTerminal {
  public:
@@ -76,6 +75,7 @@ class Session {
   Session(Hijacked connection, const SessionOptions& options)
       : socket_(std::move(connection.socket)),
         options_(options),
+        detach_keys_(options.detach_keys),
         splitter_([](int stream, std::string_view data) {
           writeFull(stream == 2 ? STDERR_FILENO : STDOUT_FILENO, data);
         }),
@@ -129,8 +129,8 @@ class Session {
       ::shutdown(socket_.get(), SHUT_WR);
       return true;
     }
-    const std::string_view data(buffer_.data(), static_cast<size_t>(got));
-    if (raw_ && detaching(data)) return false;
+    std::string data(buffer_.data(), static_cast<size_t>(got));
+    if (raw_ && detach_keys_.feed(std::string(data), data)) return false;
     for (std::string_view rest = data; !rest.empty();) {
       const ssize_t put = ::send(socket_.get(), rest.data(), rest.size(), MSG_NOSIGNAL);
       if (put < 0 && errno == EINTR) continue;
@@ -141,14 +141,6 @@ class Session {
       rest.remove_prefix(static_cast<size_t>(put));
     }
     return true;
-  }
-
-  bool detaching(std::string_view data) {
-    for (const char c : data) {
-      if (c == kCtrlQ && saw_ctrl_p_) return true;
-      saw_ctrl_p_ = c == kCtrlP;
-    }
-    return false;
   }
 
   void handleSignals() {
@@ -171,10 +163,10 @@ class Session {
 
   Fd socket_;
   const SessionOptions& options_;
+  DetachKeys detach_keys_;
   FrameSplitter splitter_;
   SignalQueue signals_;
   std::optional<RawTerminal> raw_;
-  bool saw_ctrl_p_ = false;
   std::array<char, 65536> buffer_{};
 };
 

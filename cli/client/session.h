@@ -5,6 +5,7 @@
 #include <functional>
 #include <string>
 
+#include "base/detach_keys.h"
 #include "cli/client/engine_client.h"
 
 namespace hull::cli {
@@ -12,13 +13,14 @@ namespace hull::cli {
 struct SessionOptions {
   bool terminal = false;  // the process has a tty: bytes are raw, else framed
   bool send_input = false;
-  std::function<void(int rows, int columns)> resize;      // now and at every SIGWINCH
-  std::function<void(int signal_number)> forward_signal;  // without a tty: SIGINT, SIGTERM, …
+  std::string detach_keys = std::string(kDefaultDetachKeys);  // with a tty; empty: none
+  std::function<void(int rows, int columns)> resize;          // now and at every SIGWINCH
+  std::function<void(int signal_number)> forward_signal;      // without a tty: SIGINT, SIGTERM, …
 };
 
 enum class SessionEnd { kStreamClosed, kDetached };
 
-// Until the connection ends or the detach keys (ctrl-p ctrl-q) are typed. The terminal is always
+// Until the connection ends or the detach keys are typed. The terminal is always
 // put back.
 SessionEnd runSession(Hijacked connection, const SessionOptions& options);
 

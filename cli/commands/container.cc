@@ -14,6 +14,7 @@
 #include "base/error.h"
 #include "base/file.h"
 #include "base/subprocess.h"
+#include "cli/client/filters.h"
 #include "cli/client/session.h"
 #include "cli/commands/context.h"
 #include "cli/terminal/format.h"
@@ -26,19 +27,6 @@ namespace {
 
 std::string containerPath(const std::string& name, const std::string& rest = "") {
   return "/containers/" + urlEncode(name) + rest;
-}
-
-// Applies `work` to each name; failures are printed and make the exit status 1.
-void forEach(Context& context, const std::vector<std::string>& names,
-             const std::function<void(const std::string&)>& work) {
-  for (const auto& name : names) {
-    try {
-      work(name);
-    } catch (const ApiError& error) {
-      std::cerr << "Error response from engine: " << error.what() << "\n";
-      context.exit_code = 1;
-    }
-  }
 }
 
 std::string portsText(const json& container) {
@@ -54,24 +42,6 @@ std::string portsText(const json& container) {
     text += fmt::format("{}/{}", port["PrivatePort"].get<int>(), port.value("Type", "tcp"));
   }
   return text;
-}
-
-json filtersJson(const std::vector<std::string>& filters) {
-  json object = json::object();
-  for (const auto& item : filters) {
-    const size_t equals = item.find('=');
-    if (equals == std::string::npos) {
-      throw Exit{1, fmt::format("invalid argument \"{}\" for \"-f, --filter\" flag: bad format of "
-                                "filter (expected name=value)",
-                                item)};
-    }
-    object[item.substr(0, equals)].push_back(item.substr(equals + 1));
-  }
-  return object;
-}
-
-std::string filtersQuery(const std::vector<std::string>& filters) {
-  return filters.empty() ? "" : filtersJson(filters).dump();
 }
 
 // --- ps ---
@@ -144,32 +114,6 @@ struct LogsOptions {
   std::string tail = "all", since, until, name;
 };
 
-// "10m" before now, a Unix time, or RFC 3339: what the API takes is Unix seconds.
-std::string logTime(const std::string& text) {
-  if (text.empty()) return "";
-  if (const int64_t stamp = parseTimestamp(text); stamp != 0) return std::to_string(stamp);
-  size_t used = 0;
-  int64_t total = 0;
-  for (std::string rest = text; !rest.empty(); rest = rest.substr(used)) {
-    char unit = 0;
-    long long number = 0;
-    int length = 0;
-    if (sscanf(rest.c_str(), "%lld%c%n", &number, &unit, &length) < 1) break;
-    if (unit == 0) return text;  // plain Unix seconds
-    const std::string_view units = "smhd";
-    static constexpr int64_t kSeconds[] = {1, 60, 3600, 86400};
-    const size_t which = units.find(unit);
-    if (which == std::string_view::npos || length == 0) {
-      throw Exit{
-          1, fmt::format("invalid time \"{}\" (like 10m, 2h, a Unix time or 2026-01-31T12:00:00Z)",
-                         text)};
-    }
-    total += number * kSeconds[which];
-    used = static_cast<size_t>(length);
-  }
-  return std::to_string(time(nullptr) - total);
-}
-
 void logsCommand(Context& context, const LogsOptions& o) {
   const EngineClient& engine = context.engine();
   const bool tty = engine.get(containerPath(o.name, "/json"))["Config"]["Tty"];
@@ -184,8 +128,8 @@ void logsCommand(Context& context, const LogsOptions& o) {
                                                  {"follow", o.follow ? "1" : ""},
                                                  {"timestamps", o.timestamps ? "1" : ""},
                                                  {"tail", o.tail},
-                                                 {"since", logTime(o.since)},
-                                                 {"until", logTime(o.until)}});
+                                                 {"since", timeQuery(o.since)},
+                                                 {"until", timeQuery(o.until)}});
   engine.stream("GET", target, nullptr, {}, [&](std::string_view data) {
     if (tty) {
       std::cout.write(data.data(), static_cast<std::streamsize>(data.size())).flush();
@@ -326,7 +270,7 @@ CLI::App* addVerb(
   auto* command = app.add_subcommand(verb, description);
   command->add_option("CONTAINER", *names)->required();
   command->callback([&context, names, verb, query] {
-    forEach(context, *names, [&](const std::string& name) {
+    forEachName(context, *names, [&](const std::string& name) {
       context.engine().call("POST", containerPath(name, "/" + verb) + query());
       std::cout << name << "\n";
     });
@@ -366,7 +310,7 @@ void addRemove(CLI::App& app, Context& context) {
   command->add_flag("-v,--volumes", o->volumes, "Remove its anonymous volumes too");
   command->add_option("CONTAINER", o->names)->required();
   command->callback([&context, o] {
-    forEach(context, o->names, [&](const std::string& name) {
+    forEachName(context, o->names, [&](const std::string& name) {
       try {
         context.engine().call(
             "DELETE", withQuery(containerPath(name),
@@ -401,6 +345,7 @@ void addPsAndLogs(CLI::App& app, Context& context) {
   logs->add_option("-n,--tail", logs_options->tail, "The last N lines");
   logs->add_option("--since", logs_options->since, "From this time on, or this long ago (10m)");
   logs->add_option("--until", logs_options->until, "Up to this time");
+  logs->add_flag("--details", logs_options->details, "Accepted for compatibility");
   logs->add_option("CONTAINER", logs_options->name)->required();
   logs->callback([&context, logs_options] { logsCommand(context, *logs_options); });
 }
@@ -411,7 +356,7 @@ void addSmallVerbs(CLI::App& app, Context& context) {
       app.add_subcommand("wait", "Wait until containers stop, then print their exit codes");
   wait->add_option("CONTAINER", *names)->required();
   wait->callback([&context, names] {
-    forEach(context, *names, [&](const std::string& name) {
+    forEachName(context, *names, [&](const std::string& name) {
       std::cout
           << context.engine().post(containerPath(name, "/wait"), json())["StatusCode"].get<int>()
           << std::endl;
@@ -434,8 +379,10 @@ void addSmallVerbs(CLI::App& app, Context& context) {
   cp->callback([&context, ends] { copyCommand(context, ends->first, ends->second); });
 
   auto top_name = std::make_shared<std::string>();
+  auto ps_options = std::make_shared<std::vector<std::string>>();
   auto* top = app.add_subcommand("top", "Show the processes of a container");
   top->add_option("CONTAINER", *top_name)->required();
+  top->add_option("PS_OPTIONS", *ps_options, "Accepted for compatibility");
   top->callback([&context, top_name] {
     const json answer = context.engine().get(containerPath(*top_name, "/top"));
     Table table(answer["Titles"].get<std::vector<std::string>>());
@@ -444,17 +391,28 @@ void addSmallVerbs(CLI::App& app, Context& context) {
   });
 
   auto port_name = std::make_shared<std::string>();
+  auto private_port = std::make_shared<std::string>();
   auto* port = app.add_subcommand("port", "Show the published ports of a container");
   port->add_option("CONTAINER", *port_name)->required();
-  port->callback([&context, port_name] {
+  port->add_option("PORT", *private_port, "Only this one, like 80 or 53/udp");
+  port->callback([&context, port_name, private_port] {
+    std::string only = *private_port;
+    if (!only.empty() && only.find('/') == std::string::npos) only += "/tcp";
+    bool any = false;
     const json info = context.engine().get(containerPath(*port_name, "/json"));
     const json ports = info["NetworkSettings"].value("Ports", json::object());
     for (const auto& [key, bindings] : ports.items()) {
-      if (!bindings.is_array()) continue;
+      if (!bindings.is_array() || (!only.empty() && key != only)) continue;
+      any = true;
       for (const auto& binding : bindings) {
-        std::cout << key << " -> " << binding.value("HostIp", "") << ":"
+        if (only.empty()) std::cout << key << " -> ";
+        const std::string address = binding.value("HostIp", "");
+        std::cout << (address.find(':') == std::string::npos ? address : "[" + address + "]") << ":"
                   << binding.value("HostPort", "") << "\n";
       }
+    }
+    if (!only.empty() && !any) {
+      throw Exit{1, "no public port '" + only + "' published for " + *port_name};
     }
   });
 
@@ -479,6 +437,8 @@ void addContainerCommands(CLI::App& app, Context& context) {
   addStopCommands(app, context);
   addRemove(app, context);
   addSmallVerbs(app, context);
+  addStatsCommand(app, context);
+  addChangeCommands(app, context);
 }
 
 }  // namespace hull::cli

@@ -3,7 +3,9 @@
 #pragma once
 
 #include <CLI/App.hpp>
+#include <functional>
 #include <memory>
+#include <nlohmann/json_fwd.hpp>
 #include <string>
 #include <vector>
 
@@ -20,11 +22,14 @@ struct Exit {
 
 class Context {
  public:
-  const EngineClient& engine();  // throws hull::Error with the next step when there is none
-  std::string host;              // --host or HULL_HOST; empty: find one
+  const EngineClient& engine();         // throws hull::Error with the next step when there is none
+  const EngineClient* runningEngine();  // null when none is there; starts none
+  std::string host;                     // --host or HULL_HOST; empty: the context's
+  std::string context;                  // --context or HULL_CONTEXT; empty: the current one
   int exit_code = 0;
 
  private:
+  Endpoint endpoint() const;  // an empty URL: one of this machine
   std::unique_ptr<EngineClient> engine_;
 };
 
@@ -35,7 +40,12 @@ void addImageCommands(CLI::App& app, Context& context);      // images rmi tag i
 void addTransferCommands(CLI::App& app,
                          Context& context);  // pull push load save import login logout
 void addBuildCommand(CLI::App& app, Context& context);
-void addSystemCommands(CLI::App& app, Context& context);  // version info events
+void addSystemCommands(CLI::App& app, Context& context);   // version info events system
+void addDiskCommands(CLI::App& system, Context& context);  // system df, prune
+void addDialStdio(CLI::App& system, Context& context);
+void addEndpointCommands(CLI::App& app, Context& context);  // context completion
+void addStatsCommand(CLI::App& app, Context& context);
+void addChangeCommands(CLI::App& app, Context& context);  // diff commit
 void addDoctorCommand(CLI::App& app, Context& context);
 void addMachineCommands(CLI::App& app, Context& context);
 
@@ -43,6 +53,13 @@ void addMachineCommands(CLI::App& app, Context& context);
 // what follows is in `words`. Unknown options before it are an error.
 CLI::App* addPrefixCommand(CLI::App& app, const std::string& name, const std::string& description,
                            size_t least_words, std::vector<std::string>& words);
+
+// Applies `work` to each name; failures are printed and make the exit status 1.
+void forEachName(Context& context, const std::vector<std::string>& names,
+                 const std::function<void(const std::string&)>& work);
+
+// Asks on the terminal unless `force`; false: the user does not want it.
+bool confirmed(const std::string& warning, bool force);
 
 // An option given once per value (-e A=1 -e B=2), never swallowing what follows it.
 CLI::Option* addList(CLI::App* command, const std::string& names, std::vector<std::string>& values,

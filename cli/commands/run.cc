@@ -39,7 +39,8 @@ struct RunOptions {
   int stop_timeout = -1;
   std::vector<std::string> env, env_files, labels, publish, add_host, dns, cap_add, cap_drop, tmpfs;
   std::vector<std::string> ulimits, security, volumes, attach, expose, group_add, sysctls, mounts;
-  bool entrypoint_given = false;
+  bool entrypoint_given = false, sig_proxy = true;
+  std::string detach_keys;
   std::vector<std::string> words;  // IMAGE [COMMAND] [ARG…]
 };
 
@@ -88,6 +89,8 @@ void addCreateOptions(CLI::App* command, RunOptions& o) {
   addList(command, "--mount", o.mounts, "Mount, written as key=value,…");
   addList(command, "--group-add", o.group_add, "Additional group");
   addList(command, "--sysctl", o.sysctls, "Kernel parameter of the container, K=V");
+  command->add_option("--detach-keys", o.detach_keys, "Keys that detach, ctrl-p,ctrl-q by default");
+  command->add_flag("--sig-proxy,!--no-sig-proxy", o.sig_proxy, "Pass signals on to the process");
 }
 
 json keyValues(const std::vector<std::string>& list) {
@@ -333,8 +336,11 @@ int startFailureStatus(std::string_view message) {
 }
 
 SessionOptions sessionFor(Context& context, const std::string& resize_target,
-                          const std::string& kill_target, bool tty, bool input) {
+                          const std::string& kill_target, const RunOptions& o) {
+  const bool tty = o.tty, input = o.interactive;
   SessionOptions options;
+  if (!o.detach_keys.empty()) options.detach_keys = o.detach_keys;
+  (void)DetachKeys(options.detach_keys);  // nonsense is refused before anything happens
   options.terminal = tty;
   options.send_input = input;
   if (tty) {
@@ -346,7 +352,7 @@ SessionOptions sessionFor(Context& context, const std::string& resize_target,
       }
     };
   }
-  if (!tty && !kill_target.empty()) {
+  if (!tty && o.sig_proxy && !kill_target.empty()) {
     options.forward_signal = [&context, kill_target](int number) {
       try {
         context.engine().call("POST", fmt::format("{}?signal={}", kill_target, number));
@@ -403,8 +409,7 @@ int runAttached(Context& context, const std::string& id, const RunOptions& o) {
   auto* waiter = new ExitWaiter(engine, id, o.remove);
   engine.call("POST", "/containers/" + id + "/start");
   const std::string base = "/containers/" + id;
-  const SessionOptions options =
-      sessionFor(context, base + "/resize", base + "/kill", o.tty, o.interactive);
+  const SessionOptions options = sessionFor(context, base + "/resize", base + "/kill", o);
   if (runSession(std::move(connection), options) == SessionEnd::kDetached) return 0;
   const int status = waiter->status();
   delete waiter;
@@ -436,7 +441,7 @@ int runCommand(Context& context, const RunOptions& o) {
 
 struct ExecOptions {
   bool interactive = false, tty = false, detach = false, privileged = false;
-  std::string workdir, user;
+  std::string workdir, user, detach_keys;
   std::vector<std::string> env, env_files, words;
 };
 
@@ -464,8 +469,11 @@ int execCommand(Context& context, const ExecOptions& o) {
       return 0;
     }
     Hijacked connection = engine.hijack("/exec/" + id + "/start", &start);
-    const SessionOptions options =
-        sessionFor(context, "/exec/" + id + "/resize", "", o.tty, o.interactive);
+    RunOptions session;
+    session.tty = o.tty;
+    session.interactive = o.interactive;
+    session.detach_keys = o.detach_keys;
+    const SessionOptions options = sessionFor(context, "/exec/" + id + "/resize", "", session);
     if (runSession(std::move(connection), options) == SessionEnd::kDetached) return 0;
     return engine.get("/exec/" + id + "/json").at("ExitCode").get<int>();
   } catch (const ApiError& error) {
@@ -476,7 +484,13 @@ int execCommand(Context& context, const ExecOptions& o) {
 
 // --- start, attach ---
 
-int attachCommand(Context& context, const std::string& name, bool input, bool start) {
+struct AttachOptions {
+  bool input = true, sig_proxy = true;
+  std::string detach_keys;
+};
+
+int attachCommand(Context& context, const std::string& name, const AttachOptions& asked,
+                  bool start) {
   const EngineClient& engine = context.engine();
   const json info = engine.get("/containers/" + urlEncode(name) + "/json");
   if (!start && !info["State"]["Running"].get<bool>()) {
@@ -484,7 +498,9 @@ int attachCommand(Context& context, const std::string& name, bool input, bool st
   }
   RunOptions o;
   o.tty = info["Config"]["Tty"];
-  o.interactive = input && info["Config"]["OpenStdin"].get<bool>();
+  o.interactive = asked.input && info["Config"]["OpenStdin"].get<bool>();
+  o.sig_proxy = asked.sig_proxy;
+  o.detach_keys = asked.detach_keys;
   requireTerminal(o.tty, o.interactive);
   const std::string id = info["Id"];
   if (start) {
@@ -496,8 +512,7 @@ int attachCommand(Context& context, const std::string& name, bool input, bool st
                                 o.interactive ? 1 : 0),
                     nullptr);
   const std::string base = "/containers/" + id;
-  const SessionOptions options =
-      sessionFor(context, base + "/resize", base + "/kill", o.tty, o.interactive);
+  const SessionOptions options = sessionFor(context, base + "/resize", base + "/kill", o);
   if (runSession(std::move(connection), options) == SessionEnd::kDetached) return 0;
   const Response waited = engine.call("POST", base + "/wait");
   return json::parse(waited.body).at("StatusCode").get<int>();
@@ -535,39 +550,49 @@ void addRunCommands(CLI::App& app, Context& context) {
   exec->add_option("-u,--user", exec_options->user, "User: name|uid[:group|gid]");
   addList(exec, "-e,--env", exec_options->env, "Environment variable K=V");
   addList(exec, "--env-file", exec_options->env_files, "Read environment variables from a file");
+  exec->add_option("--detach-keys", exec_options->detach_keys,
+                   "Keys that detach, ctrl-p,ctrl-q by default");
   exec->callback(
       [&context, exec_options] { context.exit_code = execCommand(context, *exec_options); });
 
   struct StartOptions {
     bool attach = false, interactive = false;
+    std::string detach_keys;
     std::vector<std::string> names;
   };
   auto start_options = std::make_shared<StartOptions>();
   auto* start = app.add_subcommand("start", "Start stopped containers");
   start->add_flag("-a,--attach", start_options->attach, "Attach output and forward signals");
   start->add_flag("-i,--interactive", start_options->interactive, "Attach standard input");
+  start->add_option("--detach-keys", start_options->detach_keys,
+                    "Keys that detach, ctrl-p,ctrl-q by default");
   start->add_option("CONTAINER", start_options->names)->required();
   start->callback([&context, start_options] {
     if (start_options->attach || start_options->interactive) {
       if (start_options->names.size() > 1)
         throw Exit{1, "you cannot start and attach multiple containers at once"};
       context.exit_code =
-          attachCommand(context, start_options->names[0], start_options->interactive, true);
+          attachCommand(context, start_options->names[0],
+                        {start_options->interactive, true, start_options->detach_keys}, true);
       return;
     }
-    for (const auto& name : start_options->names) {
+    forEachName(context, start_options->names, [&](const std::string& name) {
       context.engine().call("POST", "/containers/" + urlEncode(name) + "/start");
       std::cout << name << "\n";
-    }
+    });
   });
 
   auto attach_name = std::make_shared<std::string>();
-  auto no_stdin = std::make_shared<bool>(false);
+  auto attach_options = std::make_shared<AttachOptions>();
   auto* attach = app.add_subcommand("attach", "Attach to a running container");
-  attach->add_flag("--no-stdin", *no_stdin, "Do not attach standard input");
+  attach->add_flag("!--no-stdin", attach_options->input, "Do not attach standard input");
+  attach->add_flag("--sig-proxy,!--no-sig-proxy", attach_options->sig_proxy,
+                   "Pass signals on to the process");
+  attach->add_option("--detach-keys", attach_options->detach_keys,
+                     "Keys that detach, ctrl-p,ctrl-q by default");
   attach->add_option("CONTAINER", *attach_name)->required();
-  attach->callback([&context, attach_name, no_stdin] {
-    context.exit_code = attachCommand(context, *attach_name, !*no_stdin, false);
+  attach->callback([&context, attach_name, attach_options] {
+    context.exit_code = attachCommand(context, *attach_name, *attach_options, false);
   });
 }
 

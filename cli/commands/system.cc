@@ -7,6 +7,7 @@
 #include <nlohmann/json.hpp>
 
 #include "base/error.h"
+#include "cli/client/filters.h"
 #include "cli/commands/context.h"
 #include "cli/terminal/format.h"
 
@@ -42,7 +43,7 @@ void versionCommand(Context& context, const std::string& format) {
           " OS/Arch:           {}/{}\n Kernel:            {}\n Socket:            {}\n",
           server.value("Version", ""), server.value("ApiVersion", ""),
           server.value("MinAPIVersion", ""), server.value("Os", ""), server.value("Arch", ""),
-          server.value("KernelVersion", ""), context.engine().socketPath());
+          server.value("KernelVersion", ""), context.engine().where());
     }
   }
   if (!failure.empty()) throw Exit{1, failure};
@@ -65,7 +66,7 @@ void infoCommand(Context& context, const std::string& format) {
       number("ContainersStopped"), number("Images"), text("ServerVersion"), text("Driver"),
       text("KernelVersion"), text("OperatingSystem"), number("NCPU"),
       humanSize(static_cast<double>(number("MemTotal"))), text("Name"), text("DockerRootDir"),
-      context.engine().socketPath());
+      context.engine().where());
 }
 
 struct EventsOptions {
@@ -74,13 +75,6 @@ struct EventsOptions {
 };
 
 void eventsCommand(Context& context, const EventsOptions& o) {
-  json filters = json::object();
-  for (const auto& item : o.filters) {
-    const size_t equals = item.find('=');
-    if (equals == std::string::npos)
-      throw Exit{1, fmt::format("invalid filter \"{}\" (expected name=value)", item)};
-    filters[item.substr(0, equals)].push_back(item.substr(equals + 1));
-  }
   JsonLines lines([&](const json& event) {
     if (!o.format.empty()) {
       std::cout << (o.format == "json" ? event.dump() : expandTemplate(o.format, event))
@@ -101,12 +95,32 @@ void eventsCommand(Context& context, const EventsOptions& o) {
                              event.value("Action", ""), event["Actor"].value("ID", ""), attributes)
               << std::endl;
   });
-  context.engine().stream(
-      "GET",
-      withQuery("/events", {{"since", o.since},
-                            {"until", o.until},
-                            {"filters", filters.empty() ? "" : filters.dump()}}),
-      nullptr, {}, [&](std::string_view data) { lines.feed(data); });
+  context.engine().stream("GET",
+                          withQuery("/events", {{"since", timeQuery(o.since)},
+                                                {"until", timeQuery(o.until)},
+                                                {"filters", filtersQuery(o.filters)}}),
+                          nullptr, {}, [&](std::string_view data) { lines.feed(data); });
+}
+
+}  // namespace
+
+namespace {
+
+void addInfo(CLI::App& app, Context& context) {
+  auto info_format = std::make_shared<std::string>();
+  auto* info = app.add_subcommand("info", "Show what the engine says of itself");
+  info->add_option("-f,--format", *info_format, "json or a template");
+  info->callback([&context, info_format] { infoCommand(context, *info_format); });
+}
+
+void addEvents(CLI::App& app, Context& context) {
+  auto events_options = std::make_shared<EventsOptions>();
+  auto* events = app.add_subcommand("events", "Show what happens, as it happens");
+  events->add_option("--since", events_options->since, "From this time on, or this long ago (10m)");
+  events->add_option("--until", events_options->until, "Up to this time, then end");
+  events->add_option("--format", events_options->format, "json or a template");
+  addList(events, "-f,--filter", events_options->filters, "Filter, like type=container");
+  events->callback([&context, events_options] { eventsCommand(context, *events_options); });
 }
 
 }  // namespace
@@ -116,19 +130,15 @@ void addSystemCommands(CLI::App& app, Context& context) {
   auto* version = app.add_subcommand("version", "Show the versions of client and engine");
   version->add_option("-f,--format", *version_format, "json or a template");
   version->callback([&context, version_format] { versionCommand(context, *version_format); });
+  addInfo(app, context);
+  addEvents(app, context);
 
-  auto info_format = std::make_shared<std::string>();
-  auto* info = app.add_subcommand("info", "Show what the engine says of itself");
-  info->add_option("-f,--format", *info_format, "json or a template");
-  info->callback([&context, info_format] { infoCommand(context, *info_format); });
-
-  auto events_options = std::make_shared<EventsOptions>();
-  auto* events = app.add_subcommand("events", "Show what happens, as it happens");
-  events->add_option("--since", events_options->since, "From this time on");
-  events->add_option("--until", events_options->until, "Up to this time, then end");
-  events->add_option("--format", events_options->format, "json or a template");
-  addList(events, "-f,--filter", events_options->filters, "Filter, like type=container");
-  events->callback([&context, events_options] { eventsCommand(context, *events_options); });
+  auto* system = app.add_subcommand("system", "Manage the engine");
+  system->require_subcommand(1);
+  addInfo(*system, context);
+  addEvents(*system, context);
+  addDiskCommands(*system, context);
+  addDialStdio(*system, context);
 }
 
 }  // namespace hull::cli
