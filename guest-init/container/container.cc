@@ -73,6 +73,10 @@ void Container::checkStart(const StartProcess& request) const {
 void Container::start(const StartProcess& request, Reply reply) {
   checkStart(request);
   const Process* main = request.process == kMainProcess ? nullptr : runningMain();
+  if (main && !request.mounts.empty()) {
+    throw Error(ErrorKind::kInvalidArgument, "start process: mounts are for the main process");
+  }
+  if (!main) useMountPoints(request.mounts);
   auto process = std::make_unique<Process>();
   process->id = request.process;
   process->oom_kills_before = cgroup_.oomKills();
@@ -89,6 +93,15 @@ void Container::start(const StartProcess& request, Reply reply) {
   process->started = std::move(reply);
   Process& kept = *processes_.emplace(request.process, std::move(process)).first->second;
   watchStart(kept);
+}
+
+void Container::useMountPoints(const std::vector<StepMount>& mounts) {
+  std::vector<std::string> directories, files;
+  for (const StepMount& mount : mounts) {
+    (mount.file ? files : directories).push_back(mount.destination);
+    writes_disks_ |= mount.kind == StepMount::Kind::kDisk;
+  }
+  root_.useMountPoints(std::move(directories), std::move(files));
 }
 
 void Container::watchStart(Process& process) {
@@ -140,6 +153,8 @@ bool Container::reaped(pid_t pid, int wait_status) {
         WIFSIGNALED(wait_status) ? 128 + WTERMSIG(wait_status) : WEXITSTATUS(wait_status);
     process->out_of_memory = WIFSIGNALED(wait_status) && WTERMSIG(wait_status) == SIGKILL &&
                              cgroup_.oomKills() > process->oom_kills_before;
+    // The VM may be ended any time after this; what a cache holds shall be on its disk then.
+    if (writes_disks_) ::sync();
     process->pidfd.reset();
     process->input->close();
     process->output->endIfSourceless();

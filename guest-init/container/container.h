@@ -77,6 +77,7 @@ class Container {
 
  private:
   void checkStart(const StartProcess& request) const;
+  void useMountPoints(const std::vector<StepMount>& mounts);
   void watchStart(Process& process);
   void startChanged(const std::string& id);
   void takeTerminal(Process& process, Fd terminal);
@@ -90,6 +91,7 @@ class Container {
   Cgroup cgroup_;
   std::string cgroup_path_;
   std::map<std::string, std::unique_ptr<Process>> processes_;
+  bool writes_disks_ = false;  // of StepMount
 };
 
 }  // namespace hull::guest

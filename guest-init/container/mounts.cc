@@ -129,6 +129,68 @@ void mountExtras(std::vector<Mount> mounts) {
   for (const Mount& mount : mounts) mountExtra(mount);
 }
 
+// A file in a tmpfs of this mount namespace: it is on no disk and ends with the process.
+void bindSecret(const std::string& outside, const StepMount& mount, size_t number) {
+  const std::string folder = outside + "/secrets";
+  if (number == 0) mountOne("tmpfs", folder, "tmpfs", MS_NOSUID | MS_NODEV, "mode=0700");
+  const std::string file = folder + "/" + std::to_string(number);
+  writeSmallFile(file, mount.source, 0600);
+  if (chown(file.c_str(), mount.uid, mount.gid) < 0) fail("set owner of " + mount.destination);
+  if (chmod(file.c_str(), mount.mode) < 0) fail("set mode of " + mount.destination);
+  bind(file, mount.destination);
+}
+
+// The disk's own root stays out of sight; lost+found with it.
+void bindDisk(const std::string& outside, const StepMount& mount, size_t number) {
+  const std::string at = outside + "/step-disks/" + std::to_string(number);
+  makeDirectory(at);
+  mountOne(mount.source.substr(mount.source.find_first_not_of('/')), at, "ext4",
+           MS_NOATIME | MS_NOSUID | MS_NODEV);
+  const std::string data = at + "/data";
+  if (!exists(data)) {
+    makeDirectory(data, 0700);
+    if (chown(data.c_str(), mount.uid, mount.gid) < 0) fail("set owner of " + mount.destination);
+    if (chmod(data.c_str(), mount.mode) < 0) fail("set mode of " + mount.destination);
+  }
+  bind(data, mount.destination);
+}
+
+void makeMountPoint(const StepMount& mount) {
+  if (!mount.file) return makeDirectoryPath(mount.destination);
+  if (exists(mount.destination)) return;
+  const size_t slash = mount.destination.rfind('/');
+  if (slash > 0) makeDirectoryPath(mount.destination.substr(0, slash));
+  writeSmallFile(mount.destination, "", 0644);
+}
+
+// After the container's own mounts, in their own order: a later one may be inside an earlier one.
+void mountSteps(const std::string& state, const std::vector<StepMount>& mounts) {
+  const std::string outside = state.substr(1);  // relative to the old root
+  size_t files = 0, disks = 0;
+  for (const StepMount& mount : mounts) {
+    if (!mount.destination.starts_with('/')) {
+      throw Error(ErrorKind::kInvalidArgument,
+                  "mount at " + mount.destination + ": path is not absolute");
+    }
+    makeMountPoint(mount);
+    switch (mount.kind) {
+      case StepMount::Kind::kTmpfs:
+        mountOne("tmpfs", mount.destination, "tmpfs", MS_NOSUID | MS_NODEV, mount.options);
+        break;
+      case StepMount::Kind::kTree:
+        bind(outside + "/rw/trees/" + mount.source, mount.destination);
+        break;
+      case StepMount::Kind::kDisk:
+        bindDisk(outside, mount, disks++);
+        break;
+      case StepMount::Kind::kFile:
+        bindSecret(outside, mount, files++);
+        break;
+    }
+    if (mount.read_only) makeReadOnly(mount.destination);
+  }
+}
+
 void pivot(const std::string& state) {
   // Nothing mounted from here on may appear outside.
   if (mount("none", "/", nullptr, MS_REC | MS_PRIVATE, nullptr) < 0) fail("make mounts private");
@@ -224,7 +286,8 @@ void restrictPaths(const CreateContainer& options) {
 
 }  // namespace
 
-void enterNewContainer(const std::string& state, const CreateContainer& options) {
+void enterNewContainer(const std::string& state, const CreateContainer& options,
+                       const std::vector<StepMount>& step_mounts) {
   if (unshare(CLONE_NEWCGROUP) < 0) fail("create cgroup namespace");
   const std::string& name = options.hostname;
   if (!name.empty() && sethostname(name.data(), name.size()) < 0) fail("set host name " + name);
@@ -232,6 +295,7 @@ void enterNewContainer(const std::string& state, const CreateContainer& options)
   mountKernelFileSystems(options);
   bindFiles(state);
   mountExtras(options.mounts);
+  mountSteps(state, step_mounts);
   restrictPaths(options);
   leaveOldRoot();
 }

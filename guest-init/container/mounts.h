@@ -4,6 +4,7 @@
 #pragma once
 
 #include <string>
+#include <vector>
 
 #include "guest-init/protocol/protocol.h"
 
@@ -11,7 +12,8 @@ namespace hull::guest {
 
 // After it returns, "/" is the container's root and nothing outside can be named any more.
 // `state` is the directory of RootFilesystem. Throws Error(kInternal), naming the mount.
-void enterNewContainer(const std::string& state, const CreateContainer& options);
+void enterNewContainer(const std::string& state, const CreateContainer& options,
+                       const std::vector<StepMount>& step_mounts);
 
 // As enterNewContainer for reading and writing files only: the root and the extra mounts, without
 // /proc, /dev and the like, without what the root's read-only flag forbids. For containers that

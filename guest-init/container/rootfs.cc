@@ -8,6 +8,7 @@
 #include <sys/syscall.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <cerrno>
 #include <memory>
 
@@ -18,6 +19,8 @@
 namespace hull::guest {
 
 namespace {
+
+constexpr size_t kMaxTreeNameBytes = 64;
 
 void mountAt(const char* source, const std::string& target, const char* type, unsigned long flags,
              const std::string& data) {
@@ -135,7 +138,8 @@ void RootFilesystem::unmountAll() {
 }
 
 void RootFilesystem::mountDisks(const CreateContainer& options) {
-  for (const char* name : {"/lower", "/rw", "/base", "/merged", "/init", "/files"}) {
+  for (const char* name :
+       {"/lower", "/rw", "/base", "/merged", "/init", "/files", "/secrets", "/step-disks"}) {
     makeDirectory(state_ + name);
   }
   mountAt(options.root_disk.c_str(), state_ + "/lower", "ext4", MS_RDONLY | MS_NOATIME, "");
@@ -147,6 +151,8 @@ void RootFilesystem::mountDisks(const CreateContainer& options) {
   }
   makeDirectory(state_ + "/rw/sealed");
   makeDirectory(state_ + "/rw/work");
+  removeTree(AT_FDCWD, state_ + "/rw/trees");  // of an earlier VM
+  makeDirectory(state_ + "/rw/trees", 0700);
   if (!options.resolv_conf.empty()) {
     writeSmallFile(state_ + "/files/resolv.conf", options.resolv_conf);
   }
@@ -189,6 +195,8 @@ void RootFilesystem::makeInitLayer(const std::string& base) {
   for (const char* path : {"/etc/hosts", "/etc/hostname", "/etc/resolv.conf"}) layer.addFile(path);
   layer.addSymlink("/etc/mtab", "/proc/mounts");
   for (const std::string& path : mount_points_) layer.addDirectory(path);
+  for (const std::string& path : step_directories_) layer.addDirectory(path);
+  for (const std::string& path : step_files_) layer.addFile(path);
 }
 
 void RootFilesystem::mountOverlay() {
@@ -211,6 +219,28 @@ void RootFilesystem::mountOverlay() {
           lowerOption(true) +
               ",upperdir=rw/upper,workdir=rw/work,index=off,metacopy=off,redirect_dir=off");
   if (chdir("/") < 0) throw sysError("enter /");
+}
+
+void RootFilesystem::useMountPoints(std::vector<std::string> directories,
+                                    std::vector<std::string> files) {
+  if (directories == step_directories_ && files == step_files_) return;
+  unmountOverlay();
+  step_directories_ = std::move(directories);
+  step_files_ = std::move(files);
+  mountOverlay();
+}
+
+std::string RootFilesystem::prepareTree(const std::string& name) {
+  const bool plain = std::all_of(name.begin(), name.end(), [](char c) {
+    return (c >= 'a' && c <= 'z') || (c >= '0' && c <= '9') || c == '-';
+  });
+  if (name.empty() || name.size() > kMaxTreeNameBytes || !plain) {
+    throw Error(ErrorKind::kInvalidArgument, "write tree: bad name");
+  }
+  const std::string path = state_ + "/rw/trees/" + name;
+  if (exists(path)) throw Error(ErrorKind::kConflict, "write tree " + name + ": exists already");
+  makeDirectory(path);
+  return path;
 }
 
 void RootFilesystem::unmountOverlay() {

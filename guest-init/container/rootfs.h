@@ -5,6 +5,7 @@
 //   <state>/init      mount points that the image lacks, so that the ones Hull needs never
 //                     appear in a layer (the trick of Docker's "init layer")
 //   <state>/files     contents of the container's /etc/resolv.conf, hosts, hostname
+//   <state>/rw/trees  what kWriteTree brought
 //   <state>/merged    overlay of  upper / init / sealed n … 1 / lower
 //
 // What must be readable as a layer decides the overlay's options: no redirects, no metadata-only
@@ -35,6 +36,13 @@ class RootFilesystem {
   std::string sealedLayer(uint64_t number) const;  // throws kNotFound
   uint64_t layers() const { return layers_; }
 
+  // Mount points that only the next process needs: like the container's own, they are in no layer.
+  // The overlay must be unused when they are others than before.
+  void useMountPoints(std::vector<std::string> directories, std::vector<std::string> files);
+  // Where the tree of that name is unpacked; a new, empty directory outside of the root. Throws
+  // kConflict when there is one, kInvalidArgument for what is no plain name.
+  std::string prepareTree(const std::string& name);
+
   // The overlay must be unused. Both return the new layer's number.
   uint64_t seal();
   // A new, unsealed layer directory to be filled by somebody else, then adopted or discarded.
@@ -54,6 +62,7 @@ class RootFilesystem {
 
   std::string state_;
   std::vector<std::string> mount_points_;  // directories the container's extra mounts need
+  std::vector<std::string> step_directories_, step_files_;  // what the process's mounts need
   uint64_t layers_ = 0;
 };
 

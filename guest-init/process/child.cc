@@ -195,7 +195,7 @@ std::vector<char*> pointersOf(const std::vector<std::string>& texts) {
   umask(0022);
   setsid();
   if (main) {
-    enterNewContainer(target.state, target.options);
+    enterNewContainer(target.state, target.options, request.mounts);
   } else {
     joinContainer(target.main_pidfd);
   }

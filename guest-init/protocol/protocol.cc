@@ -50,8 +50,9 @@ class Decoder {
 
  private:
   static constexpr unsigned lastOf(Mount::Kind) { return unsigned(Mount::Kind::kDisk); }
+  static constexpr unsigned lastOf(StepMount::Kind) { return unsigned(StepMount::Kind::kFile); }
   static constexpr unsigned lastOf(OpenStream::Kind) {
-    return unsigned(OpenStream::Kind::kReadChanges);
+    return unsigned(OpenStream::Kind::kWriteTree);
   }
   static constexpr unsigned lastOf(FailureCode) { return unsigned(FailureCode::kConflict); }
 };
@@ -76,8 +77,10 @@ void visitFields(Coder& c, M& m) {
     all(m.resource, m.soft, m.hard);
   } else if constexpr (Is<M, StartProcess>) {
     all(m.process, m.arguments, m.environment, m.working_directory, m.user, m.additional_groups,
-        m.capabilities, m.no_new_privileges, m.rlimits, m.terminal, m.rows, m.columns,
-        m.open_stdin);
+        m.capabilities, m.no_new_privileges, m.rlimits, m.terminal, m.rows, m.columns, m.open_stdin,
+        m.mounts);
+  } else if constexpr (Is<M, StepMount>) {
+    all(m.kind, m.source, m.destination, m.read_only, m.file, m.uid, m.gid, m.mode, m.options);
   } else if constexpr (Is<M, SignalProcess>) {
     all(m.process, m.signal, m.whole_container);
   } else if constexpr (Is<M, ResizeTerminal>) {

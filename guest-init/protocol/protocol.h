@@ -79,6 +79,26 @@ struct Rlimit {
   uint64_t hard = 0;
 };
 
+// What only one process sees (RUN --mount). Mount points that the root file system lacks appear in
+// no layer. For a container's main process.
+struct StepMount {
+  enum class Kind : uint8_t {
+    kTmpfs = 0,
+    kTree = 1,  // what kWriteTree put under the name `source`, or "name/entry" of it
+    kDisk = 2,  // a directory kept on the ext4 disk `source` (/dev/vdX), made when it is new
+    kFile = 3,  // a file with the contents `source`, in memory only
+  };
+  Kind kind = Kind::kTmpfs;
+  std::string source;
+  std::string destination;  // absolute, inside the container
+  bool read_only = false;
+  bool file = false;  // the destination is a file
+  uint32_t uid = 0;   // kDisk when new, kFile
+  uint32_t gid = 0;
+  uint16_t mode = 0755;
+  std::string options;  // kTmpfs: "size=…"
+};
+
 struct StartProcess {   // → ProcessStarted, or Failure with kNotFound / kPermission / …
   std::string process;  // kMainProcess or an exec id; unique within the container
   std::vector<std::string> arguments;    // [0] is looked up in PATH of `environment`
@@ -95,6 +115,7 @@ struct StartProcess {   // → ProcessStarted, or Failure with kNotFound / kPerm
   uint16_t rows = 0;
   uint16_t columns = 0;
   bool open_stdin = false;  // false: /dev/null
+  std::vector<StepMount> mounts;
 };
 
 struct SignalProcess {
@@ -147,6 +168,8 @@ struct OpenStream {
     kExport = 7,        // chunks: tar of the whole merged root file system
     kReadChanges = 8,   // chunks: the upper directory as an OCI layer tar without sealing
                         // (docker commit and diff)
+    kWriteTree = 9,  // chunks host → guest: tar unpacked outside the container's root under the
+                     // new name `path`, for StepMount::Kind::kTree
   };
   std::string process;
   Kind kind = Kind::kStdout;

@@ -40,7 +40,8 @@ std::vector<Frame> samples() {
                    true,
                    24,
                    80,
-                   true});
+                   true,
+                   {{StepMount::Kind::kFile, "hush", "/run/s", true, true, 5, 6, 0400, "size=1"}}});
   add(SignalProcess{"main", 9, true});
   add(ResizeTerminal{"exec1", 50, 132});
   add(ForgetProcess{"exec1"});
@@ -51,7 +52,7 @@ std::vector<Frame> samples() {
   add(Pause{});
   add(Resume{});
   add(PowerOff{});
-  add(OpenStream{"main", OpenStream::Kind::kReadChanges, uint64_t{1} << 33, "/etc"});
+  add(OpenStream{"main", OpenStream::Kind::kWriteTree, uint64_t{1} << 33, "/etc"});
   add(Ok{});
   add(Failure{FailureCode::kConflict, "no"});
   add(HelloReply{2, "6.1.0"});

@@ -88,6 +88,14 @@ Transfer::WriteWork unpackLayer(std::string layer, std::string merged) {
   };
 }
 
+Transfer::WriteWork unpackTree(std::string path) {
+  return [path = std::move(path)](Source& chunks, const Transfer::Ready& ready) {
+    const Fd root = openFile(path, O_RDONLY | O_DIRECTORY);
+    ready();
+    unpack(chunks, {root, "", nullptr});
+  };
+}
+
 // In hull-init, when the layer's directory is complete or given up.
 std::string concludeLayer(RootFilesystem& root, std::string error) {
   try {
@@ -131,6 +139,9 @@ std::unique_ptr<Transfer> makeTreeTransfer(Container& container, const Frame& fr
       return Transfer::write(
           frame, std::move(socket), unpackLayer(root.prepareLayer(), root.merged()),
           [&root](std::string error) { return concludeLayer(root, std::move(error)); });
+    case Kind::kWriteTree:
+      return Transfer::write(frame, std::move(socket), unpackTree(root.prepareTree(request.path)),
+                             [](std::string error) { return error; });
     case Kind::kStdin:
     case Kind::kStdout:
     case Kind::kStderr:

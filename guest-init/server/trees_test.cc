@@ -170,5 +170,47 @@ TEST_F(TreesTest, AttributesSurviveTheWayOutAndIn) {
             "70000:3000000 4755 981173106\n243\n");
 }
 
+StepMount stepMount(StepMount::Kind kind, const std::string& source, const std::string& at) {
+  StepMount mount;
+  mount.kind = kind;
+  mount.source = source;
+  mount.destination = at;
+  return mount;
+}
+
+TEST_F(TreesTest, MountsOfAStepAreSeenByItAloneAndLeaveNothingInTheLayer) {
+  EXPECT_EQ(machine->writeTree(Kind::kWriteTree, pack("mkdir d; echo inside > d/f"), "tree-1"), "");
+  StepMount secret = stepMount(StepMount::Kind::kFile, "hush", "/run/secrets/s");
+  secret.file = true;
+  secret.uid = 1000;
+  secret.mode = 0400;
+  StepMount tree = stepMount(StepMount::Kind::kTree, "tree-1", "/new/tree");
+  tree.read_only = true;
+  StepMount file = stepMount(StepMount::Kind::kTree, "tree-1/d/f", "/full/file");
+  file.file = true;
+  StepMount scratch = stepMount(StepMount::Kind::kTmpfs, "", "/scratch");
+  scratch.options = "size=65536";
+  auto step = machine->shell(
+      "cat /run/secrets/s; stat -c ' %u %a' /run/secrets/s; cat /new/tree/d/f /full/file; "
+      "echo x 2>/dev/null > /new/tree/y || echo read-only; "
+      "head -c 100000 /dev/zero > /scratch/z 2>/dev/null || echo full; echo kept > /kept");
+  step.mounts = {secret, tree, file, scratch};
+  const auto outcome = machine->run(step);
+  EXPECT_EQ(outcome.out, "hush 1000 400\ninside\ninside\nread-only\nfull\n") << outcome.err;
+  EXPECT_EQ(output("ls /run/secrets /new /scratch 2>/dev/null; cat /full/file"),
+            "from the image\n");
+  EXPECT_EQ(list(machine->readTree(Kind::kReadChanges)), "kept\n");
+}
+
+TEST_F(TreesTest, TreesHavePlainNewNames) {
+  const std::string tar = pack("echo a > a");
+  EXPECT_EQ(machine->writeTree(Kind::kWriteTree, tar, "t"), "");
+  Message reply;
+  for (const char* name : {"t", "", "../x", "a/b", "UP"}) {
+    machine->open(Kind::kWriteTree, "", 0, name, &reply);
+    EXPECT_TRUE(std::holds_alternative<Failure>(reply)) << name;
+  }
+}
+
 }  // namespace
 }  // namespace hull::guest
