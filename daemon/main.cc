@@ -123,6 +123,7 @@ EngineParts partsOf(Options& options) {
 
   VmStepRunner::Options steps;
   steps.work_directory = buildFolder(options.engine);
+  steps.cache_directory = options.engine.root + "/build-caches";
   steps.vcpus = options.engine.default_vcpus;
   steps.memory_mib = std::max<uint64_t>(steps.memory_mib, options.default_memory_mib);
   parts.step_runner = std::make_shared<VmStepRunner>(

@@ -14,6 +14,7 @@
 #include <memory>
 #include <optional>
 #include <string>
+#include <vector>
 
 #include "base/error.h"
 #include "base/fd.h"
@@ -48,6 +49,7 @@ struct VmSpec {
   uint32_t vcpus = 1;
   image::RootDisk root;
   uint64_t writable_bytes = uint64_t{10} << 30;  // sparse; 0: no writable disk
+  std::vector<std::string> extra_disks;  // files, opened for writing: /dev/vdc, /dev/vdd, …
   std::optional<VmNetwork> network;
 };
 
@@ -77,6 +79,11 @@ class Vm {
   // The guest's disks, in the order VmSpec gave them.
   static constexpr const char* kRootDisk = "/dev/vda";
   static constexpr const char* kWritableDisk = "/dev/vdb";
+  // The nth of VmSpec::extra_disks, behind a root and a writable disk.
+  static constexpr size_t kMaxExtraDisks = 14;
+  static std::string extraDisk(size_t n) {
+    return std::string("/dev/vd") + static_cast<char>('c' + n);
+  }
 
   // Set once, before the first process is started. Both are called on a thread of the Vm's own, in
   // order; they may call anything of the Vm, also stop it. What happened before they were set is

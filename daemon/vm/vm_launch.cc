@@ -168,6 +168,12 @@ std::string Launch::configuration() {
     const uint64_t bytes = fileSize(writable_.get());
     config.disks.push_back({"writable", bytes, false, {{pass(std::move(writable_)), 0, 0, bytes}}});
   }
+  for (size_t n = 0; n < spec_.extra_disks.size(); ++n) {
+    Fd disk = openFile(spec_.extra_disks[n], O_RDWR);
+    const uint64_t bytes = fileSize(disk.get());
+    config.disks.push_back(
+        {"extra-" + std::to_string(n), bytes, false, {{pass(std::move(disk)), 0, 0, bytes}}});
+  }
   if (spec_.network) {
     config.net = {pass(std::move(spec_.network->tap)), spec_.network->mac, spec_.network->mtu};
   }

@@ -4,6 +4,7 @@
 #include <sys/socket.h>
 #include <sys/statvfs.h>
 
+#include <algorithm>
 #include <atomic>
 #include <condition_variable>
 #include <filesystem>
@@ -78,23 +79,31 @@ class NetworkPlace {
 class VmSession final : public build::StageSession {
  public:
   VmSession(const VmResources& resources, Network* network, const std::string& work_directory,
-            VmSpec spec, const build::SessionOptions& options);
+            VmSpec spec, const build::SessionOptions& options,
+            std::unique_ptr<CacheDisks::Lease> caches);
   ~VmSession() override;
 
   build::StepResult run(const build::RunStep& step, const build::OutputFunction& output) override;
   void readLayer(Sink& tar) override;
   void applyLayer(Source& tar) override;
   void cancel() override;
+  bool contended() const override { return caches_->contended(); }
 
  private:
   void prepareContainer(const std::vector<std::string>& extra_hosts);
   void start(const std::string& process, const build::RunStep& step);
+  guest::StepMount mountOf(const build::RunMount& wanted);
+  std::string treeOf(const build::RunMount& wanted);
   guest::ProcessExited waitExit(const std::string& process);
   Fd openStream(const std::string& process, guest::OpenStream::Kind kind, uint64_t offset);
 
   const TemporaryDirectory folder_;
   const std::string name_;  // the folder's: what sweeps after a killed engine knows no other
   NetworkPlace place_;
+  const std::unique_ptr<CacheDisks::Lease> caches_;  // outlives the VM
+  const std::vector<build::MountCache> cache_ids_;   // in the order of the disks
+  std::map<std::string, std::string> trees_;         // key of a read-only tree → its name
+  size_t next_tree_ = 0;
   std::unique_ptr<Vm> vm_;
 
   std::mutex mutex_;  // below
@@ -106,11 +115,15 @@ class VmSession final : public build::StageSession {
 
 VmSession::VmSession(const VmResources& resources, Network* network,
                      const std::string& work_directory, VmSpec spec,
-                     const build::SessionOptions& options)
+                     const build::SessionOptions& options,
+                     std::unique_ptr<CacheDisks::Lease> caches)
     : folder_(work_directory, kBuildSessionPrefix),
       name_(std::filesystem::path(folder_.path()).filename().string()),
-      place_(options.network ? network : nullptr, name_) {
+      place_(options.network ? network : nullptr, name_),
+      caches_(std::move(caches)),
+      cache_ids_(options.caches) {
   spec.directory = folder_.path();
+  for (size_t n = 0; n < caches_->size(); ++n) spec.extra_disks.push_back(caches_->path(n));
   if (place_.attachment.tap.valid()) {
     spec.network =
         VmNetwork{std::move(place_.attachment.tap), place_.attachment.mac, place_.attachment.mtu};
@@ -164,7 +177,63 @@ void VmSession::start(const std::string& process, const build::RunStep& step) {
   start.user = step.user;
   start.capabilities = kDefaultCapabilities;
   start.open_stdin = !step.stdin_text.empty();
+  if (step.all_capabilities) start.capabilities = ~uint64_t{0};
+  for (const auto& mount : step.mounts) start.mounts.push_back(mountOf(mount));
   vm_->requestFor<guest::ProcessStarted>(name_, std::move(start));
+}
+
+guest::StepMount VmSession::mountOf(const build::RunMount& wanted) {
+  using Kind = build::RunMount::Kind;
+  guest::StepMount mount;
+  mount.destination = wanted.target;
+  mount.read_only = wanted.read_only;
+  mount.uid = wanted.uid;
+  mount.gid = wanted.gid;
+  mount.mode = wanted.mode;
+  switch (wanted.kind) {
+    case Kind::kTmpfs:
+      mount.kind = guest::StepMount::Kind::kTmpfs;
+      if (wanted.size_bytes != 0) mount.options = "size=" + std::to_string(wanted.size_bytes);
+      break;
+    case Kind::kTree:
+      mount.kind = guest::StepMount::Kind::kTree;
+      mount.file = !wanted.tree_file.empty();
+      mount.source = treeOf(wanted) + (mount.file ? "/" + wanted.tree_file : "");
+      break;
+    case Kind::kCache: {
+      mount.kind = guest::StepMount::Kind::kDisk;
+      const auto found = std::find(cache_ids_.begin(), cache_ids_.end(), wanted.cache);
+      if (found == cache_ids_.end())
+        throw Error(ErrorKind::kInternal, "the session has no cache " + wanted.cache.id);
+      mount.source = Vm::extraDisk(static_cast<size_t>(found - cache_ids_.begin()));
+      break;
+    }
+    case Kind::kFile:
+      mount.kind = guest::StepMount::Kind::kFile;
+      mount.file = true;
+      mount.source = wanted.content;
+      break;
+  }
+  return mount;
+}
+
+// The tree's name in the guest. What may be written to is brought anew for every step.
+std::string VmSession::treeOf(const build::RunMount& wanted) {
+  if (wanted.read_only) {
+    const auto found = trees_.find(wanted.tree_key);
+    if (found != trees_.end()) return found->second;
+  }
+  const std::string name = "tree-" + std::to_string(++next_tree_);
+  guest::OpenStream open;
+  open.kind = guest::OpenStream::Kind::kWriteTree;
+  open.path = name;
+  explainingFullDisk(folder_.path(), [&] {
+    ChunkSink sink(vm_->openStream(name_, open));
+    wanted.tree(sink);
+    sink.finish();
+  });
+  if (wanted.read_only) trees_[wanted.tree_key] = name;
+  return name;
 }
 
 build::StepResult VmSession::run(const build::RunStep& step, const build::OutputFunction& output) {
@@ -272,7 +341,11 @@ VmStepRunner::VmStepRunner(VmResources resources, Network* network, RootDiskFunc
     : resources_(std::move(resources)),
       network_(network),
       root_disk_(std::move(root_disk)),
-      options_(std::move(options)) {}
+      options_(std::move(options)),
+      caches_(std::make_shared<CacheDisks>(options_.cache_directory.empty()
+                                               ? options_.work_directory + "/caches"
+                                               : options_.cache_directory,
+                                           resources_.template_disk, options_.cache_bytes)) {}
 
 std::unique_ptr<build::StageSession> VmStepRunner::open(const std::vector<image::Digest>& diff_ids,
                                                         const build::SessionOptions& options) {
@@ -284,8 +357,13 @@ std::unique_ptr<build::StageSession> VmStepRunner::open(const std::vector<image:
         options.memory_bytes == 0 ? options_.memory_mib : (options.memory_bytes + kMib - 1) / kMib;
     spec.vcpus = options.cpus == 0 ? options_.vcpus : options.cpus;
     spec.writable_bytes = options_.writable_bytes;
+    if (options.caches.size() > Vm::kMaxExtraDisks) {
+      throw Error(ErrorKind::kTooLarge,
+                  "a stage mounts more than " + std::to_string(Vm::kMaxExtraDisks) + " caches");
+    }
     return std::make_unique<VmSession>(resources_, network_, options_.work_directory,
-                                       std::move(spec), options);
+                                       std::move(spec), options,
+                                       caches_->take(options.caches, options.check));
   });
 }
 

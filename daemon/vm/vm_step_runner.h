@@ -10,6 +10,7 @@
 #include <vector>
 
 #include "daemon/network/network.h"
+#include "daemon/vm/cache_disks.h"
 #include "daemon/vm/vm.h"
 #include "image/build/step_runner.h"
 
@@ -22,6 +23,8 @@ class VmStepRunner final : public build::StepRunner {
     uint64_t memory_mib = 1024;  // when SessionOptions names none
     uint32_t vcpus = 1;
     uint64_t writable_bytes = uint64_t{20} << 30;
+    std::string cache_directory;  // of RUN --mount=type=cache; empty: below work_directory
+    uint64_t cache_bytes = uint64_t{20} << 30;  // the most one cache holds; sparse
   };
   using RootDiskFunction = std::function<image::RootDisk(const std::vector<image::Digest>&)>;
 
@@ -32,12 +35,15 @@ class VmStepRunner final : public build::StepRunner {
 
   std::unique_ptr<build::StageSession> open(const std::vector<image::Digest>& diff_ids,
                                             const build::SessionOptions& options) override;
+  std::vector<build::CacheUsage> mountCaches() override { return caches_->list(); }
+  uint64_t removeMountCache(const std::string& id) override { return caches_->remove(id); }
 
  private:
   const VmResources resources_;
   Network* const network_;
   const RootDiskFunction root_disk_;
   const Options options_;
+  const std::shared_ptr<CacheDisks> caches_;  // sessions hold leases of it
 };
 
 // Names of networks and folders of sessions begin so; what a killed engine left can be swept.

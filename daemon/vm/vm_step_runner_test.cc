@@ -6,6 +6,7 @@
 #include <gtest/gtest.h>
 
 #include <filesystem>
+#include <future>
 #include <thread>
 
 #include "base/error.h"
@@ -30,6 +31,8 @@ class StepRunnerTest : public testing::Test {
     VmStepRunner::Options options;
     options.work_directory = root_.path() + "/work";
     options.writable_bytes = 64 << 20;
+    options.cache_directory = root_.path() + "/caches";
+    options.cache_bytes = 64 << 20;
     runner_ = std::make_unique<VmStepRunner>(
         resources, nullptr,
         [this](const std::vector<image::Digest>&) {
@@ -108,6 +111,71 @@ TEST_F(StepRunnerTest, VmThatEndsInAStepIsAnErrorAndLeavesNothing) {
     EXPECT_THROW(session->run(step({"die"}), [](build::OutputStream, std::string_view) {}), Error);
   }
   EXPECT_TRUE(std::filesystem::is_empty(root_.path() + "/work"));
+}
+
+TEST_F(StepRunnerTest, MountsBecomeTreesDisksAndFiles) {
+  build::SessionOptions options;
+  options.caches = {{"apt", false}, {"npm", false}};
+  const auto session = runner_->open({}, options);
+  build::RunMount tree, cache, secret;
+  tree.kind = build::RunMount::Kind::kTree;
+  tree.target = "/src";
+  tree.read_only = true;
+  tree.tree_key = "k";
+  int streamed = 0;
+  tree.tree = [&](Sink& tar) {
+    ++streamed;
+    tar.write("a tar");
+  };
+  cache.kind = build::RunMount::Kind::kCache;
+  cache.target = "/cache";
+  cache.cache = {"npm", false};
+  secret.kind = build::RunMount::Kind::kFile;
+  secret.target = "/s";
+  secret.content = "hush";
+  build::RunStep made = step({"mounts", "", "", "0"});
+  made.mounts = {tree, cache, secret};
+  for (int i = 0; i < 2; ++i) {
+    std::string out;
+    session->run(made, [&](build::OutputStream, std::string_view bytes) { out += bytes; });
+    EXPECT_EQ(out, "1 tree-1 /src ro\n2 /dev/vdd /cache\n3 hush /s\n");
+  }
+  EXPECT_EQ(streamed, 1);
+}
+
+TEST_F(StepRunnerTest, ACacheIsUsedByOneSessionAtATimeAndCanBeRemovedAfterwards) {
+  build::SessionOptions options;
+  options.caches = {{"c", false}};
+  auto first = runner_->open({}, options);
+  EXPECT_FALSE(first->contended());
+  EXPECT_EQ(runner_->removeMountCache("c"), 0u);
+  std::promise<void> waiting;
+  bool told = false;
+  options.check = [&] {
+    if (!std::exchange(told, true)) waiting.set_value();
+  };
+  std::unique_ptr<build::StageSession> second;
+  std::thread other([&] { second = runner_->open({}, options); });
+  waiting.get_future().wait();
+  first.reset();
+  other.join();
+  ASSERT_TRUE(second);
+  build::SessionOptions of_its_own;
+  of_its_own.caches = {{"c", true}};
+  EXPECT_TRUE(runner_->open({}, of_its_own));  // does not wait
+  second.reset();
+  ASSERT_EQ(runner_->mountCaches().size(), 1u);
+  EXPECT_EQ(runner_->mountCaches()[0].id, "c");
+  EXPECT_GT(runner_->removeMountCache("c"), 0u);
+  EXPECT_TRUE(runner_->mountCaches().empty());
+}
+
+TEST_F(StepRunnerTest, WaitingForACacheCanBeCancelled) {
+  build::SessionOptions options;
+  options.caches = {{"c", false}};
+  const auto first = runner_->open({}, options);
+  options.check = [] { throw Error(ErrorKind::kCancelled, "build cancelled"); };
+  EXPECT_THROW(runner_->open({}, options), Error);
 }
 
 TEST(GuestFiles, HostsAreDockers) {

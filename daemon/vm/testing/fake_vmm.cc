@@ -10,6 +10,7 @@
 //   stubborn         ignores power-off and     flood                events without end
 //                    SIGTERM                   wrong                the wrong kind of reply
 //                                              sleep                runs until it is signalled
+//                                              mounts               prints what it may mount
 #include <fcntl.h>
 #include <signal.h>
 #include <sys/socket.h>
@@ -197,6 +198,7 @@ class FakeVm {
       process = {start.arguments[1], start.arguments[2], std::atoi(start.arguments[3].c_str())};
     }
     process.sleeps = verb == "sleep";
+    if (verb == "mounts") process.out = describe(start.mounts);
     {
       const std::lock_guard lock(mutex_);
       processes_[start.process] = process;
@@ -204,6 +206,16 @@ class FakeVm {
     reply(fd, frame.request, frame.container, guest::ProcessStarted{7});
     if (verb == "sleep") return;
     reply(fd, 0, frame.container, guest::ProcessExited{start.process, process.exit_code, false});
+  }
+
+  // A line each: kind source destination, and "ro".
+  static std::string describe(const std::vector<guest::StepMount>& mounts) {
+    std::string text;
+    for (const auto& mount : mounts) {
+      text += std::to_string(static_cast<int>(mount.kind)) + " " + mount.source + " " +
+              mount.destination + (mount.read_only ? " ro" : "") + "\n";
+    }
+    return text;
   }
 
   void serveStream(Fd fd) {
@@ -217,7 +229,8 @@ class FakeVm {
     using Kind = guest::OpenStream::Kind;
     if (open.kind == Kind::kStdout || open.kind == Kind::kStderr) {
       serveOutput(fd.get(), open);
-    } else if (open.kind == Kind::kWriteLayer || open.kind == Kind::kWriteArchive) {
+    } else if (open.kind == Kind::kWriteLayer || open.kind == Kind::kWriteArchive ||
+               open.kind == Kind::kWriteTree) {
       takeChunks(std::move(fd), open);
     } else if (open.kind == Kind::kStdin) {
       std::array<std::byte, 256> buffer;
