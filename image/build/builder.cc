@@ -6,7 +6,9 @@
 #include <charconv>
 
 #include "base/error.h"
+#include "image/build/archive_layer.h"
 #include "image/build/dockerignore.h"
+#include "image/build/lint.h"
 #include "image/build/stage_builder.h"
 
 namespace hull::build {
@@ -35,16 +37,58 @@ int64_t buildTime(const BuildRequest& request) {
   return seconds;
 }
 
-// The context without what its ignore file names, as a tree of its own.
-image::Tree filteredContext(RootFs& whole, const image::LayerIndex& index,
-                            const std::string& dockerfile) {
-  std::string text = whole.readFile("/" + dockerfile + ".dockerignore", kMaxIgnoreBytes);
-  if (text.empty()) text = whole.readFile("/.dockerignore", kMaxIgnoreBytes);
-  const IgnoreRules rules = IgnoreRules::parse(text);
+constexpr std::string_view kFolderContext = "context://";
+
+bool isBelow(const std::string& path, const std::string& folder) {
+  return path == folder || path.starts_with(folder + "/");
+}
+
+// Where the folders of named contexts are in the tar, by name; cleaned.
+std::map<std::string, std::string> contextFolders(const BuildRequest& request) {
+  std::map<std::string, std::string> folders;
+  for (const auto& [name, source] : request.contexts) {
+    if (source.starts_with(kFolderContext))
+      folders[name] = cleanPath(source.substr(kFolderContext.size()));
+  }
+  return folders;
+}
+
+// What the context's ignore file says.
+IgnoreRules ignoreRules(RootFs& whole, const std::string& dockerfile) {
+  const std::string special = "/" + dockerfile + ".dockerignore";
+  const bool has_special = whole.tree().resolve(special) != image::kNoInode;
+  return IgnoreRules::parse(
+      whole.readFile(has_special ? special : "/.dockerignore", kMaxIgnoreBytes));
+}
+
+// The context without what is ignored and without the named contexts, as a tree of its own.
+image::Tree filteredContext(const image::LayerIndex& index, const IgnoreRules& rules,
+                            const std::map<std::string, std::string>& others) {
   image::LayerIndex kept;
   kept.data_bytes = index.data_bytes;
   std::copy_if(index.entries.begin(), index.entries.end(), std::back_inserter(kept.entries),
-               [&](const image::Entry& entry) { return !rules.excludes(entry.path); });
+               [&](const image::Entry& entry) {
+                 return !rules.excludes(entry.path) &&
+                        std::none_of(others.begin(), others.end(), [&](const auto& other) {
+                          return isBelow(entry.path, other.second);
+                        });
+               });
+  image::Tree tree;
+  tree.apply(kept);
+  return tree;
+}
+
+// A folder of the tar as a tree of its own.
+image::Tree subtree(const image::LayerIndex& index, const std::string& folder) {
+  image::LayerIndex kept;
+  kept.data_bytes = index.data_bytes;
+  for (image::Entry entry : index.entries) {
+    if (!isBelow(entry.path, folder) || entry.path == folder) continue;
+    entry.path.erase(0, folder.size() + 1);
+    if (entry.type == image::EntryType::kHardlink && isBelow(entry.link, folder))
+      entry.link.erase(0, folder.size() + 1);
+    kept.entries.push_back(std::move(entry));
+  }
   image::Tree tree;
   tree.apply(kept);
   return tree;
@@ -59,71 +103,125 @@ std::string readDockerfile(RootFs& context, const std::string& path) {
   return context.readFile("/" + path, kMaxDockerfileBytes);
 }
 
-int countSteps(const StagePlan& plan) {
-  size_t steps = 0;
-  for (const int index : plan.order)
-    steps += 1 + plan.stages[static_cast<size_t>(index)].steps.size();
-  return static_cast<int>(steps);
-}
-
-void warnUnusedArgs(const BuildState& build) {
+void warnUnusedArgs(BuildState& build) {
   std::string unused;
   for (const auto& [name, value] : build.request.build_args) {
-    const bool known = build.used_args.contains(name) || build.plan.global_args.contains(name) ||
-                       name == "SOURCE_DATE_EPOCH" || lowerCase(name).ends_with("_proxy");
+    const bool known = build.usesArg(name) || build.plan.global_args.contains(name) ||
+                       platformArgs().contains(name) || name == "SOURCE_DATE_EPOCH" ||
+                       lowerCase(name).ends_with("_proxy");
     if (!known) unused += (unused.empty() ? "" : " ") + name;
   }
   if (!unused.empty()) {
     build.report(BuildEvent::Kind::kWarning,
-                 "[Warning] One or more build-args [" + unused + "] were not consumed");
+                 "One or more build-args [" + unused + "] were not consumed");
   }
+}
+
+std::set<std::string> namesOf(const std::map<std::string, std::string>& contexts) {
+  std::set<std::string> names;
+  for (const auto& [name, source] : contexts) names.insert(name);
+  return names;
+}
+
+}  // namespace
+
+namespace {
+
+// A single downloaded file is the Dockerfile of an empty context.
+image::IngestedLayer dockerfileOnly(image::ImageStore& store, const Download& file,
+                                    const std::string& name) {
+  return ingestTar(store.layers(), image::KeepBlob::kNo, [&](Sink& sink) {
+    image::LayerTarWriter tar(sink);
+    image::Entry entry;
+    entry.path = cleanPath(name);
+    entry.mode = 0644;
+    entry.size = file.size;
+    tar.add(entry, file.file.get());
+    tar.finish();
+  });
+}
+
+image::IngestedLayer remoteContext(image::ImageStore& store, const BuildRequest& request,
+                                   const BuildHooks& hooks, const std::string& dockerfile) {
+  const std::string& address = request.remote_context;
+  const std::string& folder = store.blobs().root();
+  if (const auto git = parseGitAddress(address)) {
+    GitOptions options;
+    if (!request.git_protocols.empty()) options.protocols = request.git_protocols;
+    const GitCheckout checkout(*git, options, folder, hooks.cancelled);
+    return ingestTar(store.layers(), image::KeepBlob::kNo,
+                     [&](Sink& sink) { checkout.writeTar(sink); });
+  }
+  if (!isUrl(address)) {
+    throw Error(ErrorKind::kInvalidArgument,
+                "build context " + address + ": neither a git repository nor an http(s) address");
+  }
+  const Download file = download(address, folder, hooks.cancelled);
+  if (auto archive = ingestArchive(store.layers(), file.file.get(), 0, file.size)) return *archive;
+  return dockerfileOnly(store, file, dockerfile);
+}
+
+void report(BuildState& build, const std::vector<Warning>& warnings) {
+  for (const auto& warning : warnings) {
+    BuildEvent event{BuildEvent::Kind::kWarning, warning.message};
+    event.name = warning.rule;
+    event.id = ruleAddress(warning.rule);
+    event.line = warning.line;
+    build.report(std::move(event));
+  }
+}
+
+void runChecks(BuildState& build, const IgnoreRules& ignored) {
+  LintContext context;
+  context.ignored = &ignored;
+  context.variables = [&](const std::string& image) -> std::optional<std::vector<std::string>> {
+    const auto found = build.store.find(image);
+    if (!found) return std::nullopt;
+    std::vector<std::string> names;
+    for (const auto& item : found->config.config.env)
+      names.push_back(item.substr(0, item.find('=')));
+    return names;
+  };
+  const std::vector<Warning> warnings = lint(build.file, build.plan, context);
+  report(build, warnings);
+  if (!warnings.empty() && (build.file.check.error || build.request.check_only))
+    throw Error(ErrorKind::kInvalidArgument, lintFailure(warnings));
 }
 
 }  // namespace
 
 image::Image buildImage(image::ImageStore& store, StepRunner& runner, Source& context,
                         const BuildRequest& request, const BuildHooks& hooks) {
+  const std::string name = request.dockerfile_path.empty() ? "Dockerfile" : request.dockerfile_path;
   const image::IngestedLayer ingested = inContext("read the build context", [&] {
-    return store.layers().ingest(context, image::KeepBlob::kNo);
+    return request.remote_context.empty() ? store.layers().ingest(context, image::KeepBlob::kNo)
+                                          : remoteContext(store, request, hooks, name);
   });
   const std::shared_ptr<void> pin = store.pinLayers({ingested.diff_id});
   const image::LayerIndex index = store.layers().index(ingested.diff_id);
   RootFs whole(store.layers(), {ingested.diff_id});
-  const std::string name = request.dockerfile_path.empty() ? "Dockerfile" : request.dockerfile_path;
-  const Dockerfile file = parseDockerfile(name, readDockerfile(whole, name));
-  const StagePlan plan = planStages(file, request.build_args, request.target);
-  RootFs visible(store.layers(), {ingested.diff_id},
-                 filteredContext(whole, index, cleanPath(name)));
-  BuildCache cache(store);
+  const IgnoreRules ignored = ignoreRules(whole, cleanPath(name));
+  const auto folders = contextFolders(request);
 
-  BuildState build{store,
-                   runner,
-                   request,
-                   hooks,
-                   file,
-                   plan,
-                   cache,
-                   visible,
-                   {},
-                   0,
-                   countSteps(plan),
-                   {},
-                   {},
-                   {},
-                   buildTime(request)};
-  build.now = rfc3339(build.now_seconds);
-  build.stages.resize(plan.stages.size());
-  for (const auto& warning : file.warnings)
-    build.report(BuildEvent::Kind::kWarning, "[Warning] " + warning);
-  for (const int stage : plan.order) {
-    auto& builder = build.stages[static_cast<size_t>(stage)];
-    builder = std::make_unique<StageBuilder>(build, plan.stages[static_cast<size_t>(stage)]);
-    builder->run();
+  BuildState build(store, runner, request, hooks);
+  build.file = parseDockerfile(name, readDockerfile(whole, name));
+  build.plan =
+      planStages(build.file, request.build_args, request.target, namesOf(request.contexts));
+  runChecks(build, ignored);
+  if (request.check_only) return {};
+  build.context = std::make_unique<RootFs>(store.layers(), std::vector{ingested.diff_id},
+                                           filteredContext(index, ignored, folders));
+  for (const auto& [other, folder] : folders) {
+    build.folder_contexts[other] = std::make_unique<RootFs>(
+        store.layers(), std::vector{ingested.diff_id}, subtree(index, folder));
   }
-  const image::Image image =
-      build.stages[static_cast<size_t>(plan.order.back())]->finish(request.tags);
+  build.now_seconds = buildTime(request);
+  build.now = rfc3339(build.now_seconds);
+  build.fixed_time = request.build_args.contains("SOURCE_DATE_EPOCH");
+  build.runStages();
+  const image::Image image = build.finishedStage(build.plan.order.back()).finish(request.tags);
   warnUnusedArgs(build);
-  build.report(BuildEvent::Kind::kFinished, "", image.id.text());
+  build.report(BuildEvent::Kind::kFinished, "", 0, image.id.text());
   return image;
 }
 

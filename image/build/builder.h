@@ -1,12 +1,13 @@
 // Builds an image from a Dockerfile and a context. COPY, ADD, WORKDIR and metadata are done on the
 // host over trees of layer indexes; only RUN needs a VM, through StepRunner. Steps are cached by
-// content (<store root>/build.db). One call, one thread of control; it may use more inside.
+// content (<store root>/build.db). Calls from any thread.
 #pragma once
 
 #include <functional>
 #include <map>
 #include <memory>
 #include <optional>
+#include <set>
 #include <string>
 #include <vector>
 
@@ -22,9 +23,19 @@ struct BuildRequest {
   std::map<std::string, std::string> build_args;
   std::map<std::string, std::string> labels;
   std::string target;
+  // Instead of the tar: a git repository, or the address of a tar or of a single Dockerfile.
+  std::string remote_context;
+  bool check_only = false;  // report what the build checks find, build nothing
   bool no_cache = false;
+  std::set<std::string> no_cache_stages;  // names, lower case, or numbers
   bool pull = false;
   bool network = true;
+  std::string platform = "linux/amd64";
+  // Named contexts (lower case): "docker-image://ref", an address of git or HTTP, or
+  // "context://folder" for a folder of the context's tar that is then no part of the main context.
+  std::map<std::string, std::string> contexts;
+  std::map<std::string, std::string> secrets;  // by id; in memory only
+  std::string git_protocols;  // GIT_ALLOW_PROTOCOL of ADD; empty: those of the network
   uint64_t memory_bytes = 0;
   std::vector<std::string> extra_hosts;
 };
@@ -32,18 +43,24 @@ struct BuildRequest {
 // What the build reports, in order. The API turns it into Docker's classic JSON stream.
 struct BuildEvent {
   enum class Kind {
-    kStepStarted,   // text: "Step 3/7 : RUN make"
-    kStepCached,    //
-    kStepFinished,  // id: short id of the intermediate result
-    kOutput,        // text of a RUN; stream says which
-    kWarning,       // text
-    kFinished,      // id: the image
+    kStepStarted,    // text: "Step 3/7 : RUN make"
+    kStepCached,     //
+    kStepFinished,   // id: short id of the intermediate result
+    kStageFinished,  // no step of `stage` follows
+    kOutput,         // text of a RUN; stream says which
+    kWarning,        // text; of a build check with its rule as `name`, id: its page, line
+    kFinished,       // id: the image
   };
   Kind kind;
-  std::string text;
+  std::string text = {};
   OutputStream stream = OutputStream::kStdout;
-  std::string id;
+  std::string id = {};
+  uint64_t vertex = 0;    // the step the event belongs to, 1, 2, …; 0: the build
+  int stage = -1;         // of the Dockerfile; -1: the build
+  std::string name = {};  // kStepStarted: "[builder 2/4] RUN make"
+  int line = 0;
 };
+// Called from the threads of the stages, one at a time.
 using EventFunction = std::function<void(const BuildEvent&)>;
 
 struct BuildHooks {
@@ -54,8 +71,10 @@ struct BuildHooks {
 };
 
 // `context` is a tar (plain, gzip, zstd), ignore rules already applied by the client and applied
-// again here. Throws hull::Error; Dockerfile errors read "Dockerfile:3:5: …" with the line quoted
-// and a caret below.
+// again here. Stages that do not need each other are built in parallel. Throws hull::Error;
+// Dockerfile errors read "Dockerfile:3:5: …" with the line quoted and a caret below.
+//
+// With check_only the result is empty, and a Dockerfile with warnings is kInvalidArgument.
 image::Image buildImage(image::ImageStore& store, StepRunner& runner, Source& context,
                         const BuildRequest& request, const BuildHooks& hooks);
 

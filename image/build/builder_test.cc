@@ -3,150 +3,16 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
-#include "base/error.h"
-#include "base/file.h"
-#include "image/build/stage_builder.h"
+#include "image/build/testing/build_fixture.h"
 
 namespace hull::build {
 namespace {
 
-using image::Entry;
 using image::EntryType;
 using ::testing::ElementsAre;
 using ::testing::HasSubstr;
 
-// Plays a VM: every RUN adds one file named after its command, holding the environment it got.
-class FakeRunner final : public StepRunner {
- public:
-  struct Ran {
-    RunStep step;
-    size_t layers;  // of the stack the session was opened on
-  };
-  std::unique_ptr<StageSession> open(const std::vector<image::Digest>& diff_ids,
-                                     const SessionOptions&) override {
-    ++sessions;
-    return std::make_unique<Session>(*this, diff_ids.size());
-  }
-  std::vector<Ran> ran;
-  int sessions = 0;
-  int applied = 0;
-  int exit_code = 0;
-
- private:
-  class Session final : public StageSession {
-   public:
-    Session(FakeRunner& owner, size_t layers) : owner_(owner), layers_(layers) {}
-    StepResult run(const RunStep& step, const OutputFunction& output) override {
-      owner_.ran.push_back({step, layers_});
-      output(OutputStream::kStdout, "ran\n");
-      return {owner_.exit_code, false};
-    }
-    void readLayer(Sink& sink) override {
-      image::LayerTarWriter tar(sink);
-      const Fd content = makeMemfd("content");
-      std::string text;
-      for (const auto& item : owner_.ran.back().step.environment) text += item + "\n";
-      writeFull(content.get(), text);
-      Entry entry;
-      entry.path = "ran-" + std::to_string(owner_.ran.size());
-      entry.mode = 0644;
-      entry.size = text.size();
-      tar.add(entry, content.get());
-      tar.finish();
-    }
-    void applyLayer(Source& tar) override {
-      NullSink sink;
-      copy(tar, sink);
-      ++owner_.applied;
-    }
-    void cancel() override {}
-
-   private:
-    FakeRunner& owner_;
-    size_t layers_;
-  };
-};
-
-class Builder : public ::testing::Test {
- protected:
-  // name → contents; a name ending in '/' is a folder, contents starting with "-> " a link.
-  std::string contextTar(const std::vector<std::pair<std::string, std::string>>& files) {
-    StringSink out;
-    image::LayerTarWriter tar(out);
-    for (const auto& [name, text] : files) {
-      Entry entry;
-      entry.path = name;
-      entry.mode = 0644;
-      entry.uid = 1234;  // the sender's; must not show
-      entry.mtime_seconds = ++clock_;
-      const Fd content = makeMemfd("content");
-      if (name.ends_with('/')) {
-        entry.path.pop_back();
-        entry.type = EntryType::kDirectory;
-        entry.mode = 0700;
-      } else if (text.starts_with("-> ")) {
-        entry.type = EntryType::kSymlink;
-        entry.link = text.substr(3);
-      } else {
-        writeFull(content.get(), text);
-        entry.size = text.size();
-      }
-      tar.add(entry, content.get());
-    }
-    tar.finish();
-    return out.text;
-  }
-
-  image::Image build(const std::string& dockerfile,
-                     std::vector<std::pair<std::string, std::string>> files = {}) {
-    files.emplace_back("Dockerfile", dockerfile);
-    const std::string tar = contextTar(files);
-    StringSource context(tar);
-    events_.clear();
-    BuildHooks hooks;
-    hooks.report = [this](const BuildEvent& event) { events_.push_back(event); };
-    hooks.pull_image = [](const image::Reference& name, const image::Platform&) -> image::Image {
-      throw Error(ErrorKind::kNotFound, "pull " + name.text() + ": not in this test");
-    };
-    return buildImage(store_, runner_, context, request_, hooks);
-  }
-
-  std::string failure(const std::string& dockerfile,
-                      std::vector<std::pair<std::string, std::string>> files = {}) {
-    try {
-      build(dockerfile, std::move(files));
-    } catch (const Error& error) {
-      return error.what();
-    }
-    return "";
-  }
-
-  std::string fileOf(const image::Image& image, const std::string& path) {
-    RootFs root(store_.layers(), image.config.diff_ids);
-    return root.readFile(path, 1 << 20);
-  }
-  const image::Inode inodeOf(const image::Image& image, const std::string& path) {
-    const RootFs root(store_.layers(), image.config.diff_ids);
-    const auto number = root.tree().find(path);
-    EXPECT_NE(number, image::kNoInode) << path;
-    return number == image::kNoInode ? image::Inode{} : root.tree().at(number);
-  }
-  bool has(const image::Image& image, const std::string& path) {
-    return RootFs(store_.layers(), image.config.diff_ids).tree().find(path) != image::kNoInode;
-  }
-  int cachedSteps() const {
-    return static_cast<int>(std::count_if(events_.begin(), events_.end(), [](const BuildEvent& e) {
-      return e.kind == BuildEvent::Kind::kStepCached;
-    }));
-  }
-
-  TemporaryDirectory folder_{"hull-build-test"};
-  image::ImageStore store_{folder_.path()};
-  FakeRunner runner_;
-  BuildRequest request_;
-  std::vector<BuildEvent> events_;
-  int64_t clock_ = 1'700'000'000;
-};
+using Builder = testing::BuilderTest;
 
 TEST_F(Builder, MetadataEndsUpInTheConfiguration) {
   request_.tags = {image::Reference::parse("meta:1")};
@@ -158,7 +24,7 @@ TEST_F(Builder, MetadataEndsUpInTheConfiguration) {
       "me\nHEALTHCHECK "
       "--interval=5s CMD true\n");
   const auto& config = image.config.config;
-  EXPECT_THAT(config.env, ElementsAre("A=1", "B=two words", "C=1-x"));
+  EXPECT_THAT(config.env, ElementsAre(HasSubstr("PATH="), "A=1", "B=two words", "C=1-x"));
   EXPECT_EQ(config.labels.at("l"), "two words");
   EXPECT_EQ(config.labels.at("from"), "request");
   EXPECT_THAT(config.exposed_ports, ::testing::UnorderedElementsAre("80/tcp", "53/udp", "8000/tcp",
@@ -305,7 +171,7 @@ TEST_F(Builder, ArgAndEnvShadowEachOtherInOrder) {
 TEST_F(Builder, AGlobalArgIsVisibleInFromUntilRedeclared) {
   const auto image =
       build("ARG BASE=scratch\nARG G=g\nFROM $BASE\nENV A=[$G]\nARG G\nENV B=[$G]\n");
-  EXPECT_THAT(image.config.config.env, ElementsAre("A=[]", "B=[g]"));
+  EXPECT_THAT(image.config.config.env, ElementsAre(HasSubstr("PATH="), "A=[]", "B=[g]"));
 }
 
 TEST_F(Builder, AFailingRunNamesCommandCodeAndLine) {
@@ -314,7 +180,9 @@ TEST_F(Builder, AFailingRunNamesCommandCodeAndLine) {
   EXPECT_THAT(
       message,
       HasSubstr("Dockerfile:3:5: The command '/bin/sh -c make' returned a non-zero code: 3"));
+  EXPECT_THAT(message, HasSubstr("[stage-0 3/3]"));
   EXPECT_THAT(message, HasSubstr("3 | RUN make"));
+  EXPECT_THAT(message, HasSubstr("last output:\n  ran"));
   EXPECT_TRUE(store_.list().empty());
 }
 
@@ -355,7 +223,7 @@ TEST_F(Builder, OnBuildTriggersRunInTheNextImageOnly) {
   build("FROM scratch\nONBUILD ENV X=1\n");
   request_.tags.clear();
   const auto child = build("FROM parent\n");
-  EXPECT_THAT(child.config.config.env, ElementsAre("X=1"));
+  EXPECT_THAT(child.config.config.env, ElementsAre(HasSubstr("PATH="), "X=1"));
   EXPECT_TRUE(child.config.config.on_build.empty());
   EXPECT_THAT(failure("FROM scratch\nONBUILD FROM x\n"), HasSubstr("isn't allowed"));
 }

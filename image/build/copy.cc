@@ -86,38 +86,49 @@ Entry entryOf(const Inode& inode, const std::string& path) {
 
 CopyPlan::CopyPlan(RootFs& source, const RootFs& destination, const CopyRequest& request)
     : source_(source), destination_(destination), request_(request) {
-  std::vector<Match> all;
+  std::string patterns;
+  for (const auto& pattern : request.exclude) patterns += pattern + "\n";
+  exclude_ = IgnoreRules::parse(patterns);
+  findTarget();
+  std::vector<std::vector<Match>> all;
+  size_t count = 0;
   bool wildcard = false;
   for (const auto& pattern : request.sources) {
     wildcard |= isGlob(pattern);
-    const auto found = matches(pattern);
-    all.insert(all.end(), found.begin(), found.end());
+    all.push_back(matches(pattern));
+    count += all.back().size();
   }
-  const std::string wanted = joinPath(request.working_directory, request.destination);
-  target_ = destination.tree().resolvePath("/" + wanted);
-  while (target_.starts_with('/')) target_.erase(0, 1);
-  const bool slash = request.destination.ends_with('/') || request.destination.ends_with("/.") ||
-                     request.destination == ".";
-  into_directory_ = slash || isDirectory(destination.tree(), destination.tree().find(target_));
-  if ((all.size() > 1 || (wildcard && request.sources.size() > 1)) && !into_directory_) {
+  if (!request.parents && (count > 1 || (wildcard && request.sources.size() > 1)) &&
+      !into_directory_) {
     throw Error(
         ErrorKind::kInvalidArgument,
         "when several files are copied, the destination must be a directory and end with a /");
   }
-  for (const auto& match : all) {
-    const InodeNumber followed = source_.tree().resolve("/" + match.path);
-    if (followed == kNoInode) {
-      throw Error(ErrorKind::kNotFound,
-                  "\"/" + match.path + "\" is a symbolic link that leads nowhere");
-    }
-    if (isDirectory(source_.tree(), followed)) {
-      addParents(target_);
-      addDirectory(target_, &source_.tree().at(followed));
-      copyContents(followed, target_);
-    } else {
-      copyFile({match.path, followed});
+  for (size_t i = 0; i < all.size(); ++i) {
+    const size_t pivot = request.sources[i].find("/./");
+    const size_t skipped = pivot == std::string::npos
+                               ? 0
+                               : partsOf(cleanPath(request.sources[i].substr(0, pivot))).size();
+    for (const auto& match : all[i]) {
+      if (request.parents)
+        copyWithParents(match, skipped);
+      else
+        copyMatch(match);
     }
   }
+}
+
+void CopyPlan::findTarget() {
+  const std::string wanted = joinPath(request_.working_directory, request_.destination);
+  target_ = request_.link ? wanted : destination_.tree().resolvePath("/" + wanted);
+  while (target_.starts_with('/')) target_.erase(0, 1);
+  const std::string& written = request_.destination;
+  into_directory_ = written.ends_with('/') || written.ends_with("/.") || written == "." ||
+                    target_.empty() || isDirectory(destination_.tree(), existing(target_));
+}
+
+InodeNumber CopyPlan::existing(const std::string& path) const {
+  return request_.link ? kNoInode : destination_.tree().find(path);
 }
 
 std::vector<CopyPlan::Match> CopyPlan::matches(const std::string& pattern) const {
@@ -129,39 +140,96 @@ std::vector<CopyPlan::Match> CopyPlan::matches(const std::string& pattern) const
     return {{clean, number}};
   }
   std::vector<Match> level = {{"", 0}};
-  for (const auto& part : partsOf(clean)) {
-    std::vector<Match> next;
-    for (const auto& match : level) {
-      const InodeNumber directory = tree.resolve("/" + match.path);
-      if (!isDirectory(tree, directory)) continue;
-      for (const auto& [name, child] : tree.at(directory).children) {
-        if (globMatches(part, name)) next.push_back({join(match.path, name), child});
-      }
-    }
-    level = std::move(next);
-  }
+  for (const auto& part : partsOf(clean)) level = expandPart(level, part);
   return level;
+}
+
+// The children of a level that match one component. "**" (with --parents) is any number of folders:
+// the level itself and every folder below it.
+std::vector<CopyPlan::Match> CopyPlan::expandPart(const std::vector<Match>& level,
+                                                  const std::string& part) const {
+  const image::Tree& tree = source_.tree();
+  const bool deep = request_.parents && part == "**";
+  std::vector<Match> next = deep ? level : std::vector<Match>{};
+  for (size_t i = 0; i < (deep ? next.size() : level.size()); ++i) {
+    const Match match = deep ? next[i] : level[i];
+    // A folder that "**" found is no symlink, so that no cycle is walked.
+    const InodeNumber directory = deep ? match.number : tree.resolve("/" + match.path);
+    if (!isDirectory(tree, directory)) continue;
+    for (const auto& [name, child] : tree.at(directory).children) {
+      if (deep ? isDirectory(tree, child) : globMatches(part, name))
+        next.push_back({join(match.path, name), child});
+    }
+    if (next.size() > kMaxCopiedEntries)
+      throw Error(ErrorKind::kTooLarge, "copy: more than 4,000,000 entries");
+  }
+  return next;
+}
+
+bool CopyPlan::excluded(const std::string& full, const std::string& relative) const {
+  if (request_.exclude.empty()) return false;
+  return exclude_.excludes(relative) || exclude_.excludes(full);
+}
+
+void CopyPlan::copyMatch(const Match& match) {
+  const InodeNumber followed = source_.tree().resolve("/" + match.path);
+  if (followed == kNoInode) {
+    throw Error(ErrorKind::kNotFound,
+                "\"/" + match.path + "\" is a symbolic link that leads nowhere");
+  }
+  if (isDirectory(source_.tree(), followed)) {
+    addParents(target_);
+    addDirectory(target_, &source_.tree().at(followed));
+    copyContents(followed, target_, "");
+  } else if (!excluded(match.path, baseOf(match.path))) {
+    copyFile({match.path, followed});
+  }
+}
+
+// The match below the destination at its own path, without the parts before the pivot.
+void CopyPlan::copyWithParents(const Match& match, size_t skipped) {
+  if (excluded(match.path, match.path)) return;
+  const std::vector<std::string> parts = partsOf(match.path);
+  std::string from, to = target_;
+  addParents(to);
+  if (!to.empty()) addDirectory(to, nullptr);
+  for (size_t i = 0; i < parts.size(); ++i) {
+    from = join(from, parts[i]);
+    if (i < skipped) continue;
+    to = join(to, parts[i]);
+    const InodeNumber number = source_.tree().resolve("/" + from, i + 1 < parts.size());
+    if (isDirectory(source_.tree(), number)) {
+      addDirectory(to, &source_.tree().at(number));
+    } else if (number != kNoInode) {
+      add(number, to);
+    }
+  }
+  if (isDirectory(source_.tree(), match.number)) copyContents(match.number, to, match.path);
 }
 
 void CopyPlan::copyFile(const Match& match) {
   const std::string target = into_directory_ ? join(target_, baseOf(match.path)) : target_;
   if (target.empty()) throw Error(ErrorKind::kInvalidArgument, "cannot copy a file to /");
-  if (isDirectory(destination_.tree(), destination_.tree().find(target))) {
+  if (isDirectory(destination_.tree(), existing(target))) {
     throw Error(ErrorKind::kInvalidArgument, "cannot copy a file over the directory /" + target);
   }
   addParents(target);
   add(match.number, target);
 }
 
-void CopyPlan::copyContents(InodeNumber directory, const std::string& target) {
+void CopyPlan::copyContents(InodeNumber directory, const std::string& target,
+                            const std::string& relative) {
   for (const auto& [name, child] : source_.tree().at(directory).children) {
-    const std::string path = join(target, name);
+    const std::string path = join(target, name), below = join(relative, name);
     const Inode& inode = source_.tree().at(child);
-    if (inode.type == EntryType::kDirectory) {
+    const bool out = excluded(below, below);
+    if (inode.type != EntryType::kDirectory) {
+      if (!out) add(child, path);
+    } else if (!out) {
       addDirectory(path, &inode);
-      copyContents(child, path);
-    } else {
-      add(child, path);
+      copyContents(child, path, below);
+    } else if (!exclude_.prunes(below)) {
+      copyContents(child, path, below);  // a rule with ! may want something of it
     }
   }
 }
@@ -181,14 +249,15 @@ void CopyPlan::add(InodeNumber number, const std::string& target) {
 // something below it must say what the directory is. A new one is like its source.
 void CopyPlan::addDirectory(const std::string& target, const Inode* like) {
   if (!made_.emplace(target, true).second) return;
-  const InodeNumber existing = destination_.tree().find(target);
-  if (existing != kNoInode && !isDirectory(destination_.tree(), existing)) {
+  const InodeNumber there = existing(target);
+  if (there != kNoInode && !isDirectory(destination_.tree(), there)) {
     throw Error(ErrorKind::kInvalidArgument, "cannot copy a directory over the file /" + target);
   }
   Entry entry;
-  if (existing != kNoInode) {
-    entry = entryOf(destination_.tree().at(existing), target);
+  if (there != kNoInode) {
+    entry = entryOf(destination_.tree().at(there), target);
   } else {
+    entry.mtime_seconds = request_.now_seconds;
     if (like) entry = entryOf(*like, target);
     entry.path = target;
     entry.type = EntryType::kDirectory;
@@ -199,21 +268,23 @@ void CopyPlan::addDirectory(const std::string& target, const Inode* like) {
 }
 
 void CopyPlan::addParents(const std::string& target) {
+  if (request_.link) return;
   std::string path;
   std::vector<std::string> parts = partsOf(target);
   if (!parts.empty()) parts.pop_back();
   for (const auto& part : parts) {
     path = join(path, part);
-    const InodeNumber existing = destination_.tree().find(path);
-    if (existing != kNoInode && !isDirectory(destination_.tree(), existing)) {
+    const InodeNumber there = existing(path);
+    if (there != kNoInode && !isDirectory(destination_.tree(), there)) {
       throw Error(ErrorKind::kInvalidArgument,
                   "the destination's parent /" + path + " is not a directory");
     }
     if (!made_.emplace(path, true).second) continue;
     Entry entry;
-    if (existing != kNoInode) {
-      entry = entryOf(destination_.tree().at(existing), path);
+    if (there != kNoInode) {
+      entry = entryOf(destination_.tree().at(there), path);
     } else {
+      entry.mtime_seconds = request_.now_seconds;
       entry.path = path;
       entry.type = EntryType::kDirectory;
       entry.mode = kDirectoryMode;

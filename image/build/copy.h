@@ -9,6 +9,7 @@
 #include <vector>
 
 #include "base/stream.h"
+#include "image/build/dockerignore.h"
 #include "image/build/rootfs.h"
 
 namespace hull::build {
@@ -22,6 +23,12 @@ struct CopyRequest {
   std::optional<Owner> owner;        // --chown; otherwise 0:0
   std::optional<uint16_t> mode;      // --chmod
   bool keep_owner = false;           // an unpacked archive: owners as they are in it
+  // --link: the layer does not depend on what is below it. Symlinks of the destination are not
+  // followed, and parents are in no layer of ours: whoever applies it makes missing ones.
+  bool link = false;
+  bool parents = false;              // --parents: sources keep their folders; "/./" starts them
+  std::vector<std::string> exclude;  // --exclude, .dockerignore patterns
+  int64_t now_seconds = 0;           // the time of folders that are made
 };
 
 // One entry of the layer to be, and where its content is.
@@ -45,9 +52,16 @@ class CopyPlan {
     std::string path;
     image::InodeNumber number;
   };
+  void findTarget();
   std::vector<Match> matches(const std::string& pattern) const;
+  std::vector<Match> expandPart(const std::vector<Match>& level, const std::string& part) const;
+  void copyMatch(const Match& match);
+  void copyWithParents(const Match& match, size_t skipped);
   void copyFile(const Match& match);
-  void copyContents(image::InodeNumber directory, const std::string& target);
+  void copyContents(image::InodeNumber directory, const std::string& target,
+                    const std::string& relative);
+  bool excluded(const std::string& full, const std::string& relative) const;
+  image::InodeNumber existing(const std::string& path) const;  // in the destination
   void add(image::InodeNumber number, const std::string& target);
   void addParents(const std::string& target);
   void addDirectory(const std::string& target, const image::Inode* like);
@@ -56,6 +70,7 @@ class CopyPlan {
   RootFs& source_;
   const RootFs& destination_;
   CopyRequest request_;
+  IgnoreRules exclude_;
   std::string target_;  // cleaned destination
   bool into_directory_ = false;
   std::vector<CopiedEntry> entries_;

@@ -4,6 +4,10 @@
 #include <array>
 #include <cctype>
 #include <nlohmann/json.hpp>
+#include <span>
+#include <tuple>
+
+#include "image/build/suggest.h"
 
 namespace hull::build {
 
@@ -16,10 +20,31 @@ constexpr std::array<std::string_view, 18> kKeywords = {
     "EXPOSE", "FROM",  "HEALTHCHECK", "LABEL", "MAINTAINER", "ONBUILD",
     "RUN",    "SHELL", "STOPSIGNAL",  "USER",  "VOLUME",     "WORKDIR"};
 constexpr std::array<std::string_view, 4> kKeywordsWithHeredocs = {"ADD", "COPY", "RUN", "ONBUILD"};
-constexpr std::array<std::string_view, 9> kKeywordsWithExec = {
-    "ADD", "CMD", "COPY", "ENTRYPOINT", "HEALTHCHECK", "ONBUILD", "RUN", "SHELL", "VOLUME"};
-constexpr std::array<std::string_view, 5> kKeywordsWithFlags = {"ADD", "COPY", "FROM",
-                                                                "HEALTHCHECK", "RUN"};
+constexpr std::array<std::string_view, 7> kKeywordsWithExec = {
+    "ADD", "CMD", "COPY", "ENTRYPOINT", "RUN", "SHELL", "VOLUME"};
+
+// The flags of an instruction; those of kBareFlags may stand without a value, those of
+// kRepeatedFlags more than once.
+constexpr std::array<std::string_view, 1> kFromFlags = {"platform"};
+constexpr std::array<std::string_view, 3> kRunFlags = {"mount", "network", "security"};
+constexpr std::array<std::string_view, 6> kCopyFlags = {"from", "chown",   "chmod",
+                                                        "link", "exclude", "parents"};
+constexpr std::array<std::string_view, 7> kAddFlags = {
+    "chown", "chmod", "link", "exclude", "keep-git-dir", "checksum", "unpack"};
+constexpr std::array<std::string_view, 5> kHealthFlags = {"interval", "timeout", "start-period",
+                                                          "start-interval", "retries"};
+constexpr std::array<std::string_view, 4> kBareFlags = {"link", "parents", "keep-git-dir",
+                                                        "unpack"};
+constexpr std::array<std::string_view, 2> kRepeatedFlags = {"mount", "exclude"};
+
+std::span<const std::string_view> flagsOf(std::string_view keyword) {
+  if (keyword == "FROM") return kFromFlags;
+  if (keyword == "RUN") return kRunFlags;
+  if (keyword == "COPY") return kCopyFlags;
+  if (keyword == "ADD") return kAddFlags;
+  if (keyword == "HEALTHCHECK") return kHealthFlags;
+  return {};
+}
 
 template <size_t N>
 bool contains(const std::array<std::string_view, N>& list, std::string_view word) {
@@ -50,42 +75,6 @@ std::string lower(std::string_view text) {
   std::string result(text);
   for (char& c : result) c = static_cast<char>(std::tolower(static_cast<unsigned char>(c)));
   return result;
-}
-
-// Edits between two words; swapping neighbours counts as one (optimal string alignment).
-size_t editDistance(std::string_view a, std::string_view b) {
-  std::vector<std::vector<size_t>> rows(a.size() + 1, std::vector<size_t>(b.size() + 1));
-  for (size_t i = 0; i <= a.size(); ++i) {
-    for (size_t j = 0; j <= b.size(); ++j) {
-      if (i == 0 || j == 0) {
-        rows[i][j] = i + j;
-        continue;
-      }
-      const bool same = a[i - 1] == b[j - 1];
-      rows[i][j] =
-          std::min({rows[i - 1][j] + 1, rows[i][j - 1] + 1, rows[i - 1][j - 1] + (same ? 0U : 1U)});
-      if (i > 1 && j > 1 && a[i - 1] == b[j - 2] && a[i - 2] == b[j - 1]) {
-        rows[i][j] = std::min(rows[i][j], rows[i - 2][j - 2] + 1);
-      }
-    }
-  }
-  return rows[a.size()][b.size()];
-}
-
-// The keyword a misspelt one may have meant; empty when none is near.
-std::string nearestKeyword(const std::string& word) {
-  constexpr size_t kFarthest = 2, kLongestKeyword = 16;
-  if (word.size() > kLongestKeyword) return {};
-  std::string_view best;
-  size_t best_distance = kFarthest + 1;
-  for (const std::string_view keyword : kKeywords) {
-    const size_t distance = editDistance(word, keyword);
-    if (distance < best_distance) {
-      best_distance = distance;
-      best = keyword;
-    }
-  }
-  return std::string(best);
 }
 
 class Parser {
@@ -152,10 +141,38 @@ class Parser {
       }
       seen.push_back(key);
       if (key == "syntax") file_.syntax = value;
+      if (key == "check") parseCheck(value);
       if (key == "escape") {
         if (value != "\\" && value != "`")
           throw lineError(at_, 1, "invalid escape '" + value + "' (\\ or `)");
         file_.escape = value[0];
+      }
+    }
+  }
+
+  // "skip=RuleA,RuleB;error=true"
+  void parseCheck(std::string_view text) {
+    while (!text.empty()) {
+      const size_t end = std::min(text.find(';'), text.size());
+      const std::string_view part = trimLeft(trimRight(text.substr(0, end)));
+      text.remove_prefix(std::min(end + 1, text.size()));
+      const size_t equals = part.find('=');
+      const std::string key = lower(part.substr(0, equals));
+      std::string_view value = equals == std::string_view::npos ? "" : part.substr(equals + 1);
+      if (key == "error") {
+        if (value != "true" && value != "false")
+          throw lineError(at_, 1, "check=error= takes true or false");
+        file_.check.error = value == "true";
+      } else if (key == "skip" || key == "experimental") {
+        auto& rules = key == "skip" ? file_.check.skip : file_.check.experimental;
+        while (!value.empty()) {
+          const size_t comma = std::min(value.find(','), value.size());
+          rules.push_back(lower(trimLeft(trimRight(value.substr(0, comma)))));
+          value.remove_prefix(std::min(comma + 1, value.size()));
+        }
+      } else {
+        throw lineError(at_, 1,
+                        "unknown check option \"" + key + "\" (skip=…, error=true, joined by ;)");
       }
     }
   }
@@ -171,14 +188,28 @@ class Parser {
     return true;
   }
 
-  std::string joinLines() {
-    std::string joined = file_.lines[at_++];
-    bool more = cutContinuation(joined);
+  // An instruction's lines as one text, and where each of them begins in it.
+  struct Joined {
+    std::string text;
+    std::vector<std::pair<size_t, int>> starts;  // offset, line
+
+    std::pair<int, int> place(size_t offset) const {  // line and column
+      size_t i = starts.size() - 1;
+      while (i > 0 && starts[i].first > offset) --i;
+      return {starts[i].second, static_cast<int>(offset - starts[i].first) + 1};
+    }
+  };
+
+  Joined joinLines() {
+    Joined joined;
+    joined.starts.emplace_back(0, static_cast<int>(at_) + 1);
+    joined.text = file_.lines[at_++];
+    bool more = cutContinuation(joined.text);
     while (more && at_ < file_.lines.size()) {
       const std::string_view stripped = trimLeft(file_.lines[at_]);
       if (stripped.empty()) {
-        file_.warnings.push_back(file_.name + ":" + std::to_string(at_ + 1) +
-                                 ": empty continuation line");
+        file_.warnings.push_back(
+            {"NoEmptyContinuation", "Empty continuation line", static_cast<int>(at_) + 1});
         ++at_;
         continue;
       }
@@ -186,10 +217,11 @@ class Parser {
         ++at_;
         continue;
       }
+      joined.starts.emplace_back(joined.text.size(), static_cast<int>(at_) + 1);
       std::string next = file_.lines[at_++];
       more = cutContinuation(next);
-      joined += next;
-      if (joined.size() > kMaxDockerfileBytes)
+      joined.text += next;
+      if (joined.text.size() > kMaxDockerfileBytes)
         throw lineError(at_ - 1, 1, "instruction is too long");
     }
     return joined;
@@ -198,26 +230,32 @@ class Parser {
   void parseOne() {
     Instruction instruction;
     instruction.line = static_cast<int>(at_) + 1;
-    const std::string joined = joinLines();
-    const std::string_view body = trimLeft(joined);
-    const size_t indent = joined.size() - body.size();
+    const Joined joined = joinLines();
+    instruction.end_line = joined.starts.back().second;
+    const std::string_view body = trimLeft(joined.text);
     const size_t keyword_end = std::min(body.find_first_of(" \t\r\v\f"), body.size());
-    instruction.keyword = upper(body.substr(0, keyword_end));
-    instruction.column = static_cast<int>(indent) + 1;
-    checkKeyword(instruction, std::string(body.substr(0, keyword_end)));
+    instruction.written = std::string(body.substr(0, keyword_end));
+    instruction.keyword = upper(instruction.written);
+    instruction.column = static_cast<int>(joined.text.size() - body.size()) + 1;
+    checkKeyword(instruction);
     std::string_view rest = trimLeft(body.substr(keyword_end));
-    const auto columnOf = [&](std::string_view part) {
-      return static_cast<int>(part.data() - joined.data()) + 1;
+    const auto place = [&](std::string_view part) {
+      return joined.place(static_cast<size_t>(part.data() - joined.text.data()));
     };
-    if (contains(kKeywordsWithFlags, instruction.keyword)) parseFlags(instruction, rest, columnOf);
-    if (!rest.empty()) instruction.column = columnOf(rest);
+    if (!flagsOf(instruction.keyword).empty()) {
+      parseFlags(instruction, rest, place);
+      checkFlags(instruction);
+    }
+    if (!rest.empty()) {
+      const auto [line, column] = place(rest);
+      if (line == instruction.line) instruction.column = column;
+    }
     instruction.rest = std::string(trimRight(rest));
     instruction.text = instruction.keyword + (instruction.rest.empty() ? "" : " ") +
                        std::string(trimRight(trimLeft(body.substr(keyword_end))));
     if (instruction.rest.empty() && instruction.keyword != "CMD" &&
         instruction.keyword != "ENTRYPOINT") {
-      throw file_.error(instruction.line, instruction.column,
-                        instruction.keyword + " requires at least one argument");
+      throw file_.error(instruction, instruction.keyword + " requires at least one argument");
     }
     if (contains(kKeywordsWithExec, instruction.keyword)) parseExec(instruction);
     if (contains(kKeywordsWithHeredocs, instruction.keyword) && !instruction.exec)
@@ -225,16 +263,36 @@ class Parser {
     file_.instructions.push_back(std::move(instruction));
   }
 
-  void checkKeyword(const Instruction& instruction, const std::string& written) const {
+  void checkKeyword(const Instruction& instruction) const {
     if (contains(kKeywords, instruction.keyword)) return;
-    const std::string near = nearestKeyword(instruction.keyword);
-    throw file_.error(
-        instruction.line, instruction.column,
-        "unknown instruction: " + written + (near.empty() ? "" : " (did you mean " + near + "?)"));
+    throw file_.error(instruction, "unknown instruction: " + instruction.written +
+                                       suggestion(instruction.keyword, kKeywords));
   }
 
-  template <typename Column>
-  void parseFlags(Instruction& instruction, std::string_view& rest, const Column& columnOf) const {
+  void checkFlags(const Instruction& instruction) const {
+    const auto known = flagsOf(instruction.keyword);
+    std::vector<std::string_view> seen;
+    for (const Flag& flag : instruction.flags) {
+      if (std::find(known.begin(), known.end(), flag.name) == known.end()) {
+        throw file_.error(flag,
+                          "unknown flag: --" + flag.name + suggestion(flag.name, known, "--"));
+      }
+      if (!contains(kRepeatedFlags, flag.name) &&
+          std::find(seen.begin(), seen.end(), flag.name) != seen.end()) {
+        throw file_.error(flag, "duplicate flag: --" + flag.name);
+      }
+      seen.push_back(flag.name);
+      if (contains(kBareFlags, flag.name)) {
+        if (flag.value != "true" && flag.value != "false")
+          throw file_.error(flag, "--" + flag.name + " takes true or false");
+      } else if (flag.bare) {
+        throw file_.error(flag, "missing a value on flag: --" + flag.name + "=…");
+      }
+    }
+  }
+
+  template <typename Place>
+  void parseFlags(Instruction& instruction, std::string_view& rest, const Place& place) const {
     while (rest.starts_with("--")) {
       size_t end = 0;
       char quote = 0;
@@ -253,8 +311,9 @@ class Parser {
       Flag flag;
       const size_t equals = word.find('=');
       flag.name = std::string(word.substr(0, equals));
-      flag.value = equals == std::string_view::npos ? "true" : std::string(word.substr(equals + 1));
-      flag.column = columnOf(rest);
+      flag.bare = equals == std::string_view::npos;
+      flag.value = flag.bare ? "true" : std::string(word.substr(equals + 1));
+      std::tie(flag.line, flag.column) = place(rest);
       instruction.flags.push_back(std::move(flag));
       rest = trimLeft(rest.substr(end));
     }
@@ -268,8 +327,7 @@ class Parser {
     std::vector<std::string> words;
     for (const auto& item : parsed) {
       if (!item.is_string()) {
-        throw file_.error(instruction.line, instruction.column,
-                          "the exec form holds something that is not a string");
+        throw file_.error(instruction, "the exec form holds something that is not a string");
       }
       words.push_back(item.get<std::string>());
     }
@@ -302,6 +360,30 @@ class Parser {
     return at == 0 || isBlank(text[at - 1]);
   }
 
+  // A here-document's delimiter at `at`, which moves behind it: up to a blank or what ends a word
+  // in a shell. Quotes are removed and forbid expansion; an open quote makes it no delimiter.
+  static std::string delimiter(std::string_view text, size_t& at, bool& expand) {
+    std::string name;
+    char quote = 0;
+    for (; at < text.size(); ++at) {
+      const char c = text[at];
+      if (quote != 0) {
+        if (c == quote)
+          quote = 0;
+        else
+          name += c;
+      } else if (c == '"' || c == '\'') {
+        quote = c;
+        expand = false;
+      } else if (isBlank(c) || std::string_view("<>|&;()").find(c) != std::string_view::npos) {
+        break;
+      } else {
+        name += c;
+      }
+    }
+    return quote == 0 ? name : "";
+  }
+
   // "<<[-]NAME" outside quotes, NAME perhaps quoted. `content` is "-" for the stripping kind.
   static std::vector<Heredoc> findHeredocs(std::string_view text) {
     std::vector<Heredoc> found;
@@ -321,15 +403,7 @@ class Parser {
           heredoc.content = "-";
           ++at;
         }
-        const char mark =
-            at < text.size() && (text[at] == '"' || text[at] == '\'') ? text[at++] : '\0';
-        heredoc.expand = mark == '\0';
-        const size_t start = at;
-        while (at < text.size() &&
-               (std::isalnum(static_cast<unsigned char>(text[at])) || text[at] == '_'))
-          ++at;
-        heredoc.name = std::string(text.substr(start, at - start));
-        if (mark != '\0' && (at == text.size() || text[at] != mark)) heredoc.name.clear();
+        if (at < text.size() && text[at] != '<') heredoc.name = delimiter(text, at, heredoc.expand);
         if (!heredoc.name.empty()) found.push_back(std::move(heredoc));
         i = at;
       }
@@ -343,21 +417,43 @@ class Parser {
 
 }  // namespace
 
-Error Dockerfile::error(int line, int column, const std::string& message) const {
+namespace {
+
+constexpr size_t kShownBytes = 200;
+constexpr int kShownLines = 12;
+
+// "  7 | RUN make", tabs as blanks so that a caret below stands right.
+std::string shownLine(const Dockerfile& file, int line, size_t digits) {
+  const std::string number = std::to_string(line);
+  std::string text = file.lines[static_cast<size_t>(line) - 1].substr(0, kShownBytes);
+  std::replace(text.begin(), text.end(), '\t', ' ');
+  return "\n  " + std::string(digits - number.size(), ' ') + number + " | " + text;
+}
+
+std::string located(const Dockerfile& file, const Warning& at, int column, int last) {
+  const int line = at.line;
   std::string text =
-      name + ":" + std::to_string(line) + ":" + std::to_string(column) + ": " + message;
-  if (line >= 1 && static_cast<size_t>(line) <= lines.size()) {
-    constexpr size_t kShownBytes = 200;
-    const std::string number = std::to_string(line);
-    std::string shown = lines[static_cast<size_t>(line) - 1].substr(0, kShownBytes);
-    std::replace(shown.begin(), shown.end(), '\t', ' ');
-    text +=
-        "\n  " + number + " | " + shown + "\n  " + std::string(number.size(), ' ') + " | " +
-        std::string(static_cast<size_t>(std::clamp(column - 1, 0, static_cast<int>(kShownBytes))),
-                    ' ') +
-        "^";
-  }
-  return Error(ErrorKind::kInvalidArgument, text);
+      file.name + ":" + std::to_string(line) + ":" + std::to_string(column) + ": " + at.message;
+  if (line < 1 || static_cast<size_t>(line) > file.lines.size()) return text;
+  last = std::clamp(last, line, std::min(line + kShownLines, static_cast<int>(file.lines.size())));
+  const size_t digits = std::to_string(last).size();
+  text += shownLine(file, line, digits) + "\n  " + std::string(digits, ' ') + " | " +
+          std::string(static_cast<size_t>(std::clamp(column - 1, 0, static_cast<int>(kShownBytes))),
+                      ' ') +
+          "^";
+  for (int next = line + 1; next <= last; ++next) text += shownLine(file, next, digits);
+  return text;
+}
+
+}  // namespace
+
+Error Dockerfile::error(int line, int column, const std::string& message) const {
+  return Error(ErrorKind::kInvalidArgument, located(*this, {"", message, line}, column, line));
+}
+
+Error Dockerfile::error(const Instruction& at, const std::string& message) const {
+  return Error(ErrorKind::kInvalidArgument,
+               located(*this, {"", message, at.line}, at.column, at.end_line));
 }
 
 Dockerfile parseDockerfile(const std::string& name, std::string_view text) {

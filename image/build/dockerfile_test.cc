@@ -45,7 +45,8 @@ TEST(Dockerfile, ContinuationsDropCommentsAndKeepLeadingBlanks) {
   const auto file = parseDockerfile("D", "FROM x\nRUN a \\  \n# no\n  b \\\n\n  c\n");
   ASSERT_EQ(file.instructions.size(), 2u);
   EXPECT_EQ(file.instructions[1].rest, "a   b   c");
-  EXPECT_THAT(file.warnings, ElementsAre("D:5: empty continuation line"));
+  ASSERT_EQ(file.warnings.size(), 1u);
+  EXPECT_EQ(file.warnings[0].line, 5);
 }
 
 TEST(Dockerfile, AnEscapedEscapeDoesNotContinue) {

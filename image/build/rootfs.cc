@@ -7,6 +7,7 @@
 
 #include "base/error.h"
 #include "base/hash.h"
+#include "image/build/copy.h"
 
 namespace hull::build {
 
@@ -61,6 +62,7 @@ void RootFs::push(const image::Digest& diff_id) {
 }
 
 int RootFs::dataFd(const image::Inode& inode) {
+  const std::lock_guard lock(mutex_);
   Fd& fd = data_[inode.layer];
   if (!fd) fd = openFile(store_.dataPath(diff_ids_.at(inode.layer)), O_RDONLY);
   return fd.get();
@@ -127,6 +129,47 @@ Owner RootFs::lookUpUser(const std::string& spec) {
   if (const auto account = findAccount(passwd, spec)) return {account->id, account->group};
   if (const auto number = parseNumber(spec)) return {*number, 0};
   throw Error(ErrorKind::kInvalidArgument, "no user '" + spec + "' in the image's /etc/passwd");
+}
+
+namespace {
+
+class TreeWriter {
+ public:
+  TreeWriter(RootFs& root, Sink& out) : root_(root), tar_(out) {}
+
+  void write() {
+    writeChildren(0, "");
+    tar_.finish();
+  }
+
+ private:
+  void writeChildren(image::InodeNumber directory, const std::string& path) {
+    for (const auto& [name, number] : root_.tree().at(directory).children) {
+      const std::string child = path.empty() ? name : path + "/" + name;
+      const image::Inode& inode = root_.tree().at(number);
+      image::Entry entry = entryOf(inode, child);
+      const auto [first, fresh] = written_.emplace(number, child);
+      if (!fresh) {
+        entry.type = image::EntryType::kHardlink;
+        entry.link = first->second;
+        entry.size = 0;
+        entry.xattrs.clear();
+      }
+      const bool content = fresh && inode.type == image::EntryType::kFile && inode.size > 0;
+      tar_.add(entry, content ? root_.dataFd(inode) : -1);
+      if (inode.type == image::EntryType::kDirectory) writeChildren(number, child);
+    }
+  }
+
+  RootFs& root_;
+  image::LayerTarWriter tar_;
+  std::map<image::InodeNumber, std::string> written_;
+};
+
+}  // namespace
+
+void writeTree(RootFs& root, Sink& out) {
+  TreeWriter(root, out).write();
 }
 
 }  // namespace hull::build

@@ -5,6 +5,7 @@
 #include <cstdint>
 #include <map>
 #include <memory>
+#include <mutex>
 #include <optional>
 #include <string>
 #include <vector>
@@ -45,7 +46,11 @@ class RootFs {
   image::LayerStore& store_;
   std::vector<image::Digest> diff_ids_;
   image::Tree tree_;
+  std::mutex mutex_;  // data_
   std::map<uint32_t, Fd> data_;
 };
+
+// The whole tree as a tar, sorted by path; names of one inode become hard links.
+void writeTree(RootFs& root, Sink& out);
 
 }  // namespace hull::build

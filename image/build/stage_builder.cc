@@ -2,6 +2,7 @@
 
 #include <fcntl.h>
 
+#include <algorithm>
 #include <thread>
 
 #include "base/error.h"
@@ -10,14 +11,42 @@
 namespace hull::build {
 
 using image::IngestedLayer;
+using image::KeepBlob;
 
-void BuildState::report(BuildEvent::Kind kind, std::string text, std::string id) const {
-  if (hooks.report) hooks.report({kind, std::move(text), OutputStream::kStdout, std::move(id)});
+namespace {
+
+constexpr size_t kShortKeyDigits = 12;
+constexpr const char* kDefaultPath =
+    "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
+
+// Reads a pipe that a thread of its own writes; the writer's failure counts when it is the cause.
+void throughPipe(const std::function<void(Sink&)>& write,
+                 const std::function<void(Source&)>& read) {
+  FdPair pipe = makePipe();
+  std::exception_ptr failure;
+  std::thread writer([&] {
+    try {
+      FdSink sink(pipe.second.get());
+      write(sink);
+    } catch (...) {
+      failure = std::current_exception();
+    }
+    pipe.second.reset();
+  });
+  FdSource source(pipe.first.get());
+  try {
+    read(source);
+  } catch (...) {
+    pipe.first.reset();
+    writer.join();
+    throw;
+  }
+  pipe.first.reset();
+  writer.join();
+  if (failure) std::rethrow_exception(failure);
 }
 
-void BuildState::checkCancelled() const {
-  if (hooks.cancelled && hooks.cancelled()) throw Error(ErrorKind::kCancelled, "build cancelled");
-}
+}  // namespace
 
 StageBuilder::StageBuilder(BuildState& build, const Stage& stage) : build_(build), stage_(stage) {}
 
@@ -25,7 +54,11 @@ StageBuilder::~StageBuilder() = default;
 
 void StageBuilder::run() {
   start();
-  for (const auto& step : stage_.steps) execute(step);
+  for (size_t i = 0; i < stage_.steps.size(); ++i) {
+    execute(stage_.steps[i],
+            "Step " + std::to_string(build_.firstStep(stage_.index) + 1 + static_cast<int>(i)) +
+                "/" + std::to_string(build_.steps()));
+  }
   session_.reset();
 }
 
@@ -33,53 +66,83 @@ void StageBuilder::run() {
 
 void StageBuilder::start() {
   build_.checkCancelled();
-  build_.report(BuildEvent::Kind::kStepStarted, "Step " + std::to_string(++build_.step) + "/" +
-                                                    std::to_string(build_.steps) + " : " +
-                                                    stage_.from.text);
+  vertex_ = build_.newVertex();
+  started("Step " + std::to_string(build_.firstStep(stage_.index)) + "/" +
+              std::to_string(build_.steps()),
+          "1", stage_.from.text);
   created_ = build_.now;
-  if (stage_.base_stage >= 0) {
-    const StageBuilder& base = *build_.stages[static_cast<size_t>(stage_.base_stage)];
-    config_ = base.config_;
-    layers_ = base.layers_;
-    history_ = base.history_;
-    args_ = base.args_;
-    key_ = base.key_;
-    created_ = base.created_;
-    author_ = base.author_;
-    root_ = std::make_unique<RootFs>(build_.store.layers(), base.root_->layers());
-  } else if (stage_.base == "scratch") {
-    root_ = std::make_unique<RootFs>(build_.store.layers(), std::vector<image::Digest>{});
-    key_ = hashOf({"from", "scratch"});
-  } else {
-    try {
-      const auto reference = image::Reference::parse(stage_.base);
-      const auto platform =
-          image::Platform::parse(stage_.platform.empty() ? "linux/amd64" : stage_.platform);
-      std::optional<image::Image> found =
-          build_.request.pull ? std::nullopt : build_.store.find(stage_.base);
-      if (found && found->config.platform.architecture != platform.architecture) found.reset();
-      if (!found) found = build_.hooks.pull_image(reference, platform);
-      startFromImage(*found);
-    } catch (const Error& error) {
-      const Error located = build_.file.error(stage_.from, error.what());
-      throw Error(error.kind(), located.what());
+  try {
+    findBase();
+  } catch (const Error& error) {
+    if (error.kind() == ErrorKind::kCancelled) throw;
+    throw Error(error.kind(), build_.file.error(stage_.from, error.what()).what());
+  }
+  report(BuildEvent::Kind::kStepFinished, "", key_.substr(0, kShortKeyDigits));
+  runTriggers();
+}
+
+void StageBuilder::report(BuildEvent::Kind kind, std::string text, std::string id,
+                          OutputStream stream) {
+  BuildEvent event{kind, std::move(text), stream};
+  event.id = std::move(id);
+  event.vertex = vertex_;
+  event.stage = stage_.index;
+  build_.report(std::move(event));
+}
+
+// A step begins: "[builder 2/4] RUN make".
+void StageBuilder::started(const std::string& label, const std::string& place,
+                           const std::string& text) {
+  place_ = "[" + stage_.label() + " " + place + "/" + std::to_string(stage_.steps.size() + 1) + "]";
+  BuildEvent event{BuildEvent::Kind::kStepStarted, label + " : " + text};
+  event.vertex = vertex_;
+  event.stage = stage_.index;
+  event.name = place_ + " " + text;
+  build_.report(std::move(event));
+}
+
+void StageBuilder::findBase() {
+  const auto platform =
+      image::Platform::parse(stage_.platform.empty() ? build_.request.platform : stage_.platform);
+  if (stage_.base_stage >= 0) return startFromStage(build_.finishedStage(stage_.base_stage));
+  if (stage_.base_is_context) {
+    constexpr std::string_view kImage = "docker-image://";
+    const std::string& source = build_.request.contexts.at(lowerCase(stage_.base));
+    if (!source.starts_with(kImage)) {
+      throw Error(ErrorKind::kNotSupported,
+                  "FROM a named context takes an image: --build-context " + stage_.base +
+                      "=docker-image://…");
     }
+    return startFromImage(build_.baseImage(source.substr(kImage.size()), platform));
   }
-  build_.report(BuildEvent::Kind::kStepFinished, "", key_.substr(0, 12));
-  const std::vector<std::string> triggers = std::exchange(config_.on_build, {});
-  if (stage_.base_stage >= 0) return;
-  for (const auto& trigger : triggers) {
-    const Instruction at = parseInstruction("ONBUILD of " + stage_.base, trigger);
-    ++build_.steps;
-    execute(at);
-  }
+  if (stage_.base == "scratch") return startFromScratch();
+  startFromImage(build_.baseImage(stage_.base, platform));
+}
+
+void StageBuilder::startFromStage(StageBuilder& base) {
+  config_ = base.config_;
+  layers_ = base.layers_;
+  history_ = base.history_;
+  args_ = base.args_;
+  key_ = base.key_;
+  created_ = base.created_;
+  author_ = base.author_;
+  root_ = std::make_unique<RootFs>(build_.store.layers(), base.root_->layers());
+}
+
+void StageBuilder::startFromScratch() {
+  root_ = std::make_unique<RootFs>(build_.store.layers(), std::vector<image::Digest>{});
+  config_.env = {kDefaultPath};
+  key_ = hashOf({"from", "scratch", build_.fixed_time ? build_.now : ""});
 }
 
 void StageBuilder::startFromImage(const image::Image& image) {
   config_ = image.config.config;
+  const bool has_path = std::any_of(config_.env.begin(), config_.env.end(),
+                                    [](const auto& item) { return item.starts_with("PATH="); });
+  if (!has_path) config_.env.emplace_back(kDefaultPath);
   author_ = image.config.author;
   history_ = image.config.history;
-  build_.pins.push_back(build_.store.pinLayers(image.config.diff_ids));
   for (size_t i = 0; i < image.config.diff_ids.size(); ++i) {
     IngestedLayer layer;
     layer.diff_id = image.config.diff_ids[i];
@@ -89,23 +152,40 @@ void StageBuilder::startFromImage(const image::Image& image) {
     layers_.push_back(std::move(layer));
   }
   root_ = std::make_unique<RootFs>(build_.store.layers(), image.config.diff_ids);
-  key_ = hashOf({"from", image.id.text()});
+  key_ = hashOf({"from", image.id.text(), build_.fixed_time ? build_.now : ""});
   created_ = image.config.created.empty() ? build_.now : image.config.created;
+}
+
+void StageBuilder::runTriggers() {
+  const std::vector<std::string> triggers = std::exchange(config_.on_build, {});
+  for (const auto& trigger : triggers) {
+    const Instruction at = parseInstruction("ONBUILD of " + stage_.base, trigger);
+    Instruction shown = at;
+    shown.line = stage_.from.line;  // errors point at the FROM that brought it
+    shown.column = stage_.from.column;
+    shown.end_line = stage_.from.end_line;
+    execute(shown, "# Executing build trigger");
+  }
 }
 
 // --- dispatch ---
 
-void StageBuilder::execute(const Instruction& at) {
+void StageBuilder::execute(const Instruction& at, const std::string& label) {
   build_.checkCancelled();
-  build_.report(BuildEvent::Kind::kStepStarted, "Step " + std::to_string(++build_.step) + "/" +
-                                                    std::to_string(build_.steps) + " : " + at.text);
+  vertex_ = build_.newVertex();
+  const auto own = std::find_if(stage_.steps.begin(), stage_.steps.end(),
+                                [&](const Instruction& step) { return &step == &at; });
+  const std::string place =
+      own == stage_.steps.end() ? "onbuild" : std::to_string(own - stage_.steps.begin() + 2);
+  started(label, place, at.text);
   try {
     dispatch(at);
   } catch (const Error& error) {
+    if (error.kind() == ErrorKind::kCancelled) throw;
     if (std::string_view(error.what()).starts_with(build_.file.name + ":")) throw;
     throw Error(error.kind(), build_.file.error(at, error.what()).what());
   }
-  build_.report(BuildEvent::Kind::kStepFinished, "", key_.substr(0, 12));
+  report(BuildEvent::Kind::kStepFinished, "", key_.substr(0, kShortKeyDigits));
 }
 
 void StageBuilder::dispatch(const Instruction& at) {
@@ -122,78 +202,121 @@ void StageBuilder::dispatch(const Instruction& at) {
 
 // --- steps and their cache ---
 
-void StageBuilder::configStep(const Instruction& at, const std::string& meaning) {
-  layerStep(hashOf({"config", key_, meaning}), at.keyword == "ARG" ? at.text : meaning, {});
+bool StageBuilder::useCache() const {
+  const auto& skipped = build_.request.no_cache_stages;
+  return !build_.request.no_cache && !skipped.contains(stage_.name) &&
+         !skipped.contains(std::to_string(stage_.index));
 }
 
-void StageBuilder::layerStep(const std::string& key, const std::string& created_by,
-                             const LayerSource& source) {
-  std::shared_ptr<void> pin;
-  std::optional<CachedStep> step;
-  if (!build_.request.no_cache) step = build_.cache.find(key, pin);
-  bool in_session = false;
-  if (step) {
-    if (step->layer) build_.report(BuildEvent::Kind::kStepCached, "Using cache");
-  } else {
-    step = CachedStep{build_.now, std::nullopt};
-    if (source.make) {
-      step->layer = source.make();
-      pin = build_.store.pinLayers({step->layer->diff_id, step->layer->blob});
-      in_session = source.in_session;
-    }
-    build_.cache.record(key, *step);
-  }
-  if (pin) build_.pins.push_back(std::move(pin));
-  if (step->layer) pushLayer(*step->layer, in_session);
-  key_ = key;
-  created_ = step->created;
+std::string StageBuilder::chainKey() const {
+  std::vector<std::string> chain;
+  for (const auto& layer : root_->layers()) chain.push_back(layer.text());
+  return hashOf(chain);
+}
+
+void StageBuilder::configStep(const Instruction& at, const std::string& meaning) {
+  layerStep({hashOf({"config", key_, meaning}), at.keyword == "ARG" ? at.text : meaning, {}});
+}
+
+void StageBuilder::layerStep(const Step& step) {
+  bool fresh = false;
+  const CachedStep made = makeStep(step, fresh);
+  if (!fresh && made.layer) report(BuildEvent::Kind::kStepCached, "Using cache");
+  if (made.layer) pushLayer(*made.layer, fresh && step.in_session);
+  key_ = step.key;
+  created_ = made.created;
   image::HistoryEntry entry;
   entry.created = created_;
-  entry.created_by = created_by;
-  entry.empty_layer = !step->layer;
+  entry.created_by = step.created_by;
+  entry.empty_layer = !made.layer;
   history_.push_back(std::move(entry));
+}
+
+// From the cache, or made now (`fresh`). Who makes a step holds its key, so that the same step of
+// another build waits for the result instead of doing it again.
+CachedStep StageBuilder::makeStep(const Step& step, bool& fresh) {
+  const std::string& key = step.cache_key.empty() ? step.key : step.cache_key;
+  std::shared_ptr<void> pin;
+  std::shared_ptr<void> turn;
+  if (useCache()) {
+    if (step.make) turn = build_.cache->begin(key, [this] { build_.checkCancelled(); });
+    if (auto found = build_.cache->find(key, pin)) {
+      if (pin) build_.pin(std::move(pin));
+      return *found;
+    }
+  }
+  fresh = true;
+  CachedStep made{build_.now, std::nullopt};
+  if (step.make) {
+    made.layer = step.make();
+    build_.pin(build_.store.pinLayers({made.layer->diff_id, made.layer->blob}));
+  }
+  build_.cache->record(key, made, step.created_by);
+  return made;
+}
+
+// A layer of this image: compressed for the registry, and with SOURCE_DATE_EPOCH no later than it.
+IngestedLayer StageBuilder::makeLayer(const std::function<void(Sink&)>& write) {
+  image::LayerStore& layers = build_.store.layers();
+  if (!build_.fixed_time) return ingestTar(layers, KeepBlob::kCompress, write);
+  const IngestedLayer raw = ingestTar(layers, KeepBlob::kNo, write);
+  const std::shared_ptr<void> pin = build_.store.pinLayers({raw.diff_id});
+  return ingestTar(layers, KeepBlob::kCompress, [&](Sink& sink) {
+    image::LayerTarWriter tar(sink);
+    const Fd data = openFile(layers.dataPath(raw.diff_id), O_RDONLY);
+    for (image::Entry entry : layers.index(raw.diff_id).entries) {
+      if (entry.mtime_seconds >= build_.now_seconds) {
+        entry.mtime_seconds = build_.now_seconds;
+        entry.mtime_nanoseconds = 0;
+      }
+      tar.add(entry, data.get());
+    }
+    tar.finish();
+  });
 }
 
 void StageBuilder::pushLayer(const IngestedLayer& layer, bool in_session) {
   layers_.push_back(layer);
   root_->push(layer.diff_id);
-  if (!session_ || in_session) return;
-  // Made on the host while the VM is up: it gets the same layer as a tar.
-  FdPair pipe = makePipe();
-  std::exception_ptr failure;
-  std::thread writer([&] {
-    try {
-      FdSink sink(pipe.second.get());
-      image::LayerTarWriter tar(sink);
-      const image::LayerIndex index = build_.store.layers().index(layer.diff_id);
-      const Fd data = openFile(build_.store.layers().dataPath(layer.diff_id), 0);
-      for (const auto& entry : index.entries) tar.add(entry, data.get());
-      tar.finish();
-    } catch (...) {
-      failure = std::current_exception();
-    }
-    pipe.second.reset();
-  });
-  FdSource source(pipe.first.get());
-  try {
-    session_->applyLayer(source);
-  } catch (...) {
-    pipe.first.reset();
-    writer.join();
-    throw;
-  }
-  pipe.first.reset();
-  writer.join();
-  if (failure) std::rethrow_exception(failure);
+  if (std::exchange(release_session_, false)) session_.reset();
+  if (session_ && !in_session) sendLayer(layer);
 }
 
-StageSession& StageBuilder::session() {
-  if (!session_) {
-    SessionOptions options;
-    options.network = build_.request.network;
-    options.memory_bytes = build_.request.memory_bytes;
-    options.extra_hosts = build_.request.extra_hosts;
+// A layer made on the host while the VM is up goes there as a tar.
+void StageBuilder::sendLayer(const IngestedLayer& layer) {
+  throughPipe(
+      [&](Sink& sink) {
+        image::LayerTarWriter tar(sink);
+        const image::LayerIndex index = build_.store.layers().index(layer.diff_id);
+        const Fd data = openFile(build_.store.layers().dataPath(layer.diff_id), O_RDONLY);
+        for (const auto& entry : index.entries) tar.add(entry, data.get());
+        tar.finish();
+      },
+      [&](Source& tar) { session_->applyLayer(tar); });
+}
+
+// The VM of the stage. A step that needs another network or a cache that is not there gets a new
+// one, on the layers so far.
+StageSession& StageBuilder::session(bool network, const std::vector<RunMount>& mounts) {
+  SessionOptions options;
+  options.network = network;
+  options.memory_bytes = build_.request.memory_bytes;
+  options.extra_hosts = build_.request.extra_hosts;
+  options.check = [this] { build_.checkCancelled(); };
+  const auto has = [&](const MountCache& cache) {
+    return std::find(options.caches.begin(), options.caches.end(), cache) != options.caches.end();
+  };
+  bool fits = session_ && session_options_.network == network;
+  if (fits) options.caches = session_options_.caches;
+  for (const auto& mount : mounts) {
+    if (mount.kind != RunMount::Kind::kCache || has(mount.cache)) continue;
+    options.caches.push_back(mount.cache);
+    fits = false;
+  }
+  if (!fits) {
+    session_.reset();  // gives back its caches before it waits for others
     session_ = build_.runner.open(root_->layers(), options);
+    session_options_ = options;
   }
   return *session_;
 }

@@ -7,41 +7,16 @@
 #include <map>
 #include <memory>
 #include <optional>
-#include <set>
 #include <string>
 #include <vector>
 
-#include "image/build/builder.h"
-#include "image/build/cache.h"
+#include "image/build/build_state.h"
 #include "image/build/copy.h"
-#include "image/build/rootfs.h"
+#include "image/build/fetch.h"
+#include "image/build/mounts.h"
 #include "image/build/stages.h"
 
 namespace hull::build {
-
-class StageBuilder;
-
-// What all stages of one build share. Owned by buildImage().
-struct BuildState {
-  image::ImageStore& store;
-  StepRunner& runner;
-  const BuildRequest& request;
-  const BuildHooks& hooks;
-  const Dockerfile& file;
-  const StagePlan& plan;
-  BuildCache& cache;
-  RootFs& context;
-  std::vector<std::unique_ptr<StageBuilder>> stages;  // by index; null until built
-  int step = 0;
-  int steps = 0;
-  std::set<std::string> used_args;
-  std::vector<std::shared_ptr<void>> pins;  // layers of this build are not collected meanwhile
-  std::string now;                          // RFC 3339; SOURCE_DATE_EPOCH when given
-  int64_t now_seconds = 0;
-
-  void report(BuildEvent::Kind kind, std::string text, std::string id = {}) const;
-  void checkCancelled() const;
-};
 
 class StageBuilder {
  public:
@@ -54,9 +29,17 @@ class StageBuilder {
 
  private:
   void start();  // FROM
+  void startFromStage(StageBuilder& base);
   void startFromImage(const image::Image& image);
-  void execute(const Instruction& at);
+  void startFromScratch();
+  void findBase();
+  void runTriggers();  // ONBUILD of the base
+  void execute(const Instruction& at, const std::string& label);
   void dispatch(const Instruction& at);
+  bool useCache() const;
+  void report(BuildEvent::Kind kind, std::string text, std::string id = {},
+              OutputStream stream = OutputStream::kStdout);
+  void started(const std::string& label, const std::string& place, const std::string& text);
 
   // instructions
   void runArg(const Instruction& at);
@@ -65,30 +48,73 @@ class StageBuilder {
   void runCommand(const Instruction& at);  // RUN
   void runCopy(const Instruction& at);     // COPY, ADD
   void runWorkdir(const Instruction& at);
-  void runMetadata(const Instruction& at);  // USER, EXPOSE, VOLUME, CMD, …
+  void runMetadata(const Instruction& at);        // USER, EXPOSE, VOLUME, CMD, …
+  std::string setCommand(const Instruction& at);  // CMD, ENTRYPOINT
+  std::string addToSet(const Instruction& at);    // EXPOSE, VOLUME
+  std::string addTrigger(const Instruction& at);  // ONBUILD
   void runHealthCheck(const Instruction& at);
 
   // steps
-  struct LayerSource {
-    std::function<image::IngestedLayer()> make;
-    bool in_session = false;  // the VM has it already (RUN)
+  struct Step {
+    std::string key;                             // of the whole history up to and with this step
+    std::string created_by;                      // for the image's history
+    std::function<image::IngestedLayer()> make;  // empty: the step changes the configuration only
+    bool in_session = false;                     // the VM has the layer already (RUN)
+    std::string cache_key = {};  // where it is looked up, when that is not `key` (--link)
   };
   void configStep(const Instruction& at, const std::string& meaning);
-  void layerStep(const std::string& key, const std::string& created_by, const LayerSource& source);
+  void layerStep(const Step& step);
+  CachedStep makeStep(const Step& step, bool& fresh);
   void pushLayer(const image::IngestedLayer& layer, bool in_session);
-  StageSession& session();
+  void sendLayer(const image::IngestedLayer& layer);
+  image::IngestedLayer makeLayer(const std::function<void(Sink&)>& write);
+  std::string chainKey() const;  // over the layers so far
+  StageSession& session(bool network, const std::vector<RunMount>& mounts);
 
-  std::vector<CopyPlan> planCopies(const Instruction& at,
-                                   std::vector<std::unique_ptr<RootFs>>& owned);
-  RootFs& copySource(const Instruction& at, const std::string& from,
-                     std::vector<std::unique_ptr<RootFs>>& owned);
+  // COPY and ADD
+  struct CopyWork {  // what the plans refer to
+    std::vector<std::unique_ptr<RootFs>> trees;
+    std::vector<CopyPlan> plans;
+  };
+  CopyRequest copyRequest(const Instruction& at);
+  void planCopy(const Instruction& at, const std::vector<std::string>& words, CopyWork& work);
+  void planSources(const Instruction& at, const std::vector<std::string>& list,
+                   const CopyRequest& request, CopyWork& work);
+  void planArchive(std::unique_ptr<RootFs> archive, const CopyRequest& request, CopyWork& work);
+  RootFs& copySource(const std::string& from, CopyWork& work);
+  RootFs& namedContext(const std::string& name, const std::string& source, CopyWork& work);
+  RootFs& imageTree(const std::string& name, const std::string& problem, CopyWork& work);
+  bool isDirectoryOf(const std::string& path) const;  // of the image so far
+  static bool hasFlag(const Instruction& at, std::string_view name);
+  static bool unpacks(const Instruction& at, bool otherwise);
+  RootFs& keep(CopyWork& work, std::unique_ptr<RootFs> tree);
   std::unique_ptr<RootFs> unpackIfArchive(RootFs& source, const std::string& path);
   std::unique_ptr<RootFs> heredocFiles(const Instruction& at);
+  // ADD from elsewhere; addRemote is true when `source` is such an address.
+  std::string checksumOf(const Instruction& at);  // --checksum when it names the whole content
+  bool addRemote(const Instruction& at, const std::string& source, const CopyRequest& request,
+                 CopyWork& work);
+  void addDownload(const Instruction& at, const std::string& url, CopyRequest request,
+                   CopyWork& work);
+  void addGit(const Instruction& at, const GitAddress& address, CopyRequest request,
+              CopyWork& work);
+  std::unique_ptr<RootFs> gitTree(const GitAddress& address, bool keep_git, std::string checksum);
+  std::unique_ptr<RootFs> downloadTree(const Download& file, const std::string& name);
+  std::unique_ptr<RootFs> unpackDownload(const Download& file);
+  std::unique_ptr<RootFs> treeOf(const image::IngestedLayer& layer);
 
   std::optional<std::string> lookUp(std::string_view name);
   std::string expand(const std::string& word);
   std::vector<std::string> words(const Instruction& at);
   std::vector<std::string> runEnvironment() const;
+  RunStep runStep(const Instruction& at) const;
+  std::string runHistory(const Instruction& at, const RunStep& step) const;
+  bool runFlags(const Instruction& at, RunStep& step) const;  // returns: with the network
+  image::IngestedLayer executeRun(const Instruction& at, const RunStep& step, bool network);
+  std::string addMount(const Instruction& at, const Flag& flag, RunStep& step, CopyWork& work);
+  std::string addBindMount(const MountFlag& mount, RunStep& step, CopyWork& work);
+  std::string addCacheMount(const MountFlag& mount, RunStep& step);
+  std::string addSecretMount(const MountFlag& mount, RunStep& step);
   void setEnv(const std::string& name, const std::string& value);
   std::vector<std::string> shellForm(const std::string& command) const;
 
@@ -103,7 +129,11 @@ class StageBuilder {
   std::string key_;                          // of the last step
   std::string created_;                      // of the last step
   bool cmd_set_ = false;                     // in this stage
+  uint64_t vertex_ = 0;                      // of the step that is under way
+  std::string place_;                        // of it: "[builder 2/4]"
   std::unique_ptr<StageSession> session_;
+  SessionOptions session_options_;  // of session_
+  bool release_session_ = false;    // another build waits for what it has
 };
 
 // A layer made of what `write` writes as a tar.

@@ -1,13 +1,10 @@
 // The COPY and ADD instructions.
-#include "image/build/stage_builder.h"
-
-#include <archive.h>
-#include <archive_entry.h>
-
 #include <algorithm>
 #include <charconv>
 
 #include "base/error.h"
+#include "image/build/archive_layer.h"
+#include "image/build/stage_builder.h"
 #include "image/build/step_text.h"
 
 namespace hull::build {
@@ -26,173 +23,170 @@ uint16_t parseMode(const std::string& text) {
   return static_cast<uint16_t>(mode);
 }
 
-// xz and bzip2 archives of ADD, inflated by libarchive.
-void inflateWithLibarchive(Source& from, Sink& to) {
-  struct Reader {
-    Source& source;
-    std::vector<std::byte> buffer = std::vector<std::byte>(kStreamChunkBytes);
-    static la_ssize_t read(archive*, void* self, const void** data) {
-      auto* reader = static_cast<Reader*>(self);
-      try {
-        *data = reader->buffer.data();
-        return static_cast<la_ssize_t>(reader->source.read(reader->buffer));
-      } catch (...) {
-        return ARCHIVE_FATAL;
-      }
-    }
-  } reader{from};
-  const std::unique_ptr<archive, int (*)(archive*)> input(archive_read_new(), &archive_read_free);
-  archive_read_support_filter_xz(input.get());
-  archive_read_support_filter_bzip2(input.get());
-  archive_read_support_format_raw(input.get());
-  archive_entry* entry = nullptr;
-  if (archive_read_open(input.get(), &reader, nullptr, &Reader::read, nullptr) != ARCHIVE_OK ||
-      archive_read_next_header(input.get(), &entry) != ARCHIVE_OK) {
-    throw Error(ErrorKind::kCorrupt, "inflate an archive: it is damaged");
-  }
-  std::vector<std::byte> buffer(kStreamChunkBytes);
-  for (;;) {
-    const la_ssize_t got = archive_read_data(input.get(), buffer.data(), buffer.size());
-    if (got < 0) throw Error(ErrorKind::kCorrupt, "inflate an archive: it is damaged");
-    if (got == 0) return;
-    to.write(std::span<const std::byte>(buffer.data(), static_cast<size_t>(got)));
-  }
-}
-
-// A file's bytes in a layer's data file.
-class InodeSource final : public Source {
- public:
-  InodeSource(int fd, const image::Inode& inode)
-      : fd_(fd), at_(inode.data_offset), left_(inode.size) {}
-  size_t read(std::span<std::byte> into) override {
-    const size_t got = preadFull(fd_, into.first(std::min<uint64_t>(left_, into.size())), at_);
-    at_ += got;
-    left_ -= got;
-    return got;
-  }
-
- private:
-  int fd_;
-  uint64_t at_, left_;
-};
-
-enum class ArchiveKind { kNone, kDirect, kLibarchive };
-
-ArchiveKind archiveKind(std::string_view head) {
-  if (head.starts_with("\x1f\x8b") || head.starts_with("\x28\xb5\x2f\xfd"))
-    return ArchiveKind::kDirect;
-  if (head.size() >= 262 && head.substr(257, 5) == "ustar") return ArchiveKind::kDirect;
-  if (head.starts_with("BZh") || head.starts_with(std::string_view("\xfd"
-                                                                   "7zXZ\0",
-                                                                   6)))
-    return ArchiveKind::kLibarchive;
-  return ArchiveKind::kNone;
-}
-
 }  // namespace
 
 void StageBuilder::runCopy(const Instruction& at) {
-  std::vector<std::unique_ptr<RootFs>> owned;
-  const std::vector<CopyPlan> plans = planCopies(at, owned);
-  std::string content;
-  for (const auto& plan : plans) content += plan.contentKey();
-  std::vector<std::string> chain;
-  for (const auto& layer : root_->layers()) chain.push_back(layer.text());
-  layerStep(hashOf({"copy", key_, hashOf(chain), content}), at.text + " # buildkit", {[&] {
-              return ingestTar(build_.store.layers(), KeepBlob::kCompress, [&](Sink& sink) {
-                image::LayerTarWriter tar(sink);
-                for (const auto& plan : plans) plan.write(tar);
-                tar.finish();
-              });
-            }});
-}
-
-RootFs& StageBuilder::copySource(const Instruction& at, const std::string& from,
-                                 std::vector<std::unique_ptr<RootFs>>& owned) {
-  if (from.empty()) return build_.context;
-  const int self = static_cast<int>(&stage_ - build_.plan.stages.data());
-  const int index = findStage(build_.plan.stages, lowerCase(from), self);
-  if (index >= 0) return build_.stages[static_cast<size_t>(index)]->root();
-  std::optional<image::Image> found = build_.store.find(from);
-  if (!found) {
-    try {
-      found = build_.hooks.pull_image(image::Reference::parse(from), image::Platform{});
-    } catch (const Error& error) {
-      throw build_.file.error(at, "--from=" + from + " is no stage and no image: " + error.what());
-    }
-  }
-  build_.pins.push_back(build_.store.pinLayers(found->config.diff_ids));
-  owned.push_back(std::make_unique<RootFs>(build_.store.layers(), found->config.diff_ids));
-  return *owned.back();
-}
-
-std::vector<CopyPlan> StageBuilder::planCopies(const Instruction& at,
-                                               std::vector<std::unique_ptr<RootFs>>& owned) {
-  CopyRequest request;
-  request.working_directory = config_.working_dir;
-  std::string from;
-  bool unpack = at.keyword == "ADD";
-  for (const auto& flag : at.flags) {
-    const std::string value = flag.name == "from" ? flag.value : expand(flag.value);
-    if (flag.name == "from" && at.keyword == "COPY")
-      from = value;
-    else if (flag.name == "chown")
-      request.owner = root_->lookUpOwner(value);
-    else if (flag.name == "chmod")
-      request.mode = parseMode(value);
-    else if (flag.name == "link")
-      continue;  // our layers are independent of what is below them anyway
-    else if (flag.name == "unpack" && at.keyword == "ADD")
-      unpack = value != "false";
-    else
-      throw build_.file.error(at.line, flag.column,
-                              at.keyword + " --" + flag.name + " is not supported yet");
-  }
-  std::vector<std::string> list = words(at);
+  const std::vector<std::string> list = words(at);
   if (list.size() < 2)
     throw build_.file.error(at,
                             at.keyword + " requires at least two arguments: source… destination");
-  request.destination = std::move(list.back());
-  list.pop_back();
-  if (at.exec == std::nullopt && !at.heredocs.empty()) {
-    owned.push_back(heredocFiles(at));
-    RootFs& files = *owned.back();
-    std::erase_if(list, [](const std::string& word) { return word.starts_with("<<"); });
+  CopyWork work;
+  Step step;
+  step.created_by = at.text + " # buildkit";
+  const auto make = [&] {
+    return makeLayer([&](Sink& sink) {
+      image::LayerTarWriter tar(sink);
+      for (const auto& plan : work.plans) plan.write(tar);
+      tar.finish();
+    });
+  };
+  if (const std::string content = checksumOf(at); !content.empty()) {
+    // The checksum names the content: nothing is fetched when the step was made before.
+    const CopyRequest request = copyRequest(at);
+    const Owner owner = request.owner.value_or(Owner{});
+    step.key = hashOf({"add", key_, chainKey(), content, joinWords(list), hashOf(list),
+                       config_.working_dir, std::to_string(owner.uid), std::to_string(owner.gid),
+                       at.text});
+    step.make = [&] {
+      planCopy(at, list, work);
+      return make();
+    };
+    return layerStep(step);
+  }
+  planCopy(at, list, work);
+  std::string content;
+  for (const auto& plan : work.plans) content += plan.contentKey();
+  const bool link = hasFlag(at, "link");
+  step.key = hashOf({"copy", key_, chainKey(), content});
+  if (link) step.cache_key = hashOf({"link", content, build_.fixed_time ? build_.now : ""});
+  step.make = make;
+  layerStep(step);
+}
+
+bool StageBuilder::hasFlag(const Instruction& at, std::string_view name) {
+  return std::any_of(at.flags.begin(), at.flags.end(),
+                     [&](const Flag& flag) { return flag.name == name && flag.value != "false"; });
+}
+
+RootFs& StageBuilder::keep(CopyWork& work, std::unique_ptr<RootFs> tree) {
+  work.trees.push_back(std::move(tree));
+  return *work.trees.back();
+}
+
+std::unique_ptr<RootFs> StageBuilder::treeOf(const IngestedLayer& layer) {
+  build_.pin(build_.store.pinLayers({layer.diff_id}));
+  return std::make_unique<RootFs>(build_.store.layers(), std::vector{layer.diff_id});
+}
+
+// What COPY --from and RUN --mount=from= name: a named context, a stage or an image.
+RootFs& StageBuilder::copySource(const std::string& from, CopyWork& work) {
+  if (from.empty()) return *build_.context;
+  const std::string name = lowerCase(from);
+  if (const auto context = build_.request.contexts.find(name);
+      context != build_.request.contexts.end())
+    return namedContext(name, context->second, work);
+  const int index = findStage(build_.plan.stages, name, stage_.index);
+  if (index >= 0) return build_.finishedStage(index).root();
+  return imageTree(from, "from=" + from + " is no stage and no image: ", work);
+}
+
+RootFs& StageBuilder::imageTree(const std::string& name, const std::string& problem,
+                                CopyWork& work) {
+  try {
+    const image::Image found = build_.baseImage(name, image::Platform{});
+    return keep(work, std::make_unique<RootFs>(build_.store.layers(), found.config.diff_ids));
+  } catch (const Error& error) {
+    throw Error(error.kind(), problem + error.what());
+  }
+}
+
+CopyRequest StageBuilder::copyRequest(const Instruction& at) {
+  CopyRequest request;
+  request.working_directory = config_.working_dir;
+  request.now_seconds = build_.now_seconds;
+  request.link = hasFlag(at, "link");
+  request.parents = hasFlag(at, "parents");
+  for (const auto& flag : at.flags) {
+    if (flag.name == "chown") request.owner = root_->lookUpOwner(expand(flag.value));
+    if (flag.name == "chmod") request.mode = parseMode(expand(flag.value));
+    if (flag.name == "exclude") request.exclude.push_back(expand(flag.value));
+  }
+  return request;
+}
+
+void StageBuilder::planCopy(const Instruction& at, const std::vector<std::string>& words,
+                            CopyWork& work) {
+  CopyRequest request = copyRequest(at);
+  std::vector<std::string> sources = words;
+  request.destination = std::move(sources.back());
+  sources.pop_back();
+  if (sources.size() > 1 && !request.parents && !request.destination.ends_with('/') &&
+      !request.link && !isDirectoryOf(request.destination)) {
+    throw Error(
+        ErrorKind::kInvalidArgument,
+        "when several files are copied, the destination must be a directory and end with a /");
+  }
+  if (sources.size() > 1 && !request.destination.ends_with('/')) request.destination += '/';
+  if (!at.exec && !at.heredocs.empty()) {
+    request.sources.clear();
     for (const auto& heredoc : at.heredocs) request.sources.push_back("/" + heredoc.name);
-    std::vector<CopyPlan> plans;
-    plans.emplace_back(files, *root_, request);
-    if (list.empty()) return plans;
-    request.sources = list;
-    plans.emplace_back(copySource(at, from, owned), *root_, request);
-    return plans;
+    work.plans.emplace_back(keep(work, heredocFiles(at)), *root_, request);
+    std::erase_if(sources, [](const std::string& word) { return word.starts_with("<<"); });
+    if (sources.empty()) return;
   }
-  RootFs& source = copySource(at, from, owned);
-  std::vector<CopyPlan> plans;
-  std::vector<std::string> plain;
+  planSources(at, sources, request, work);
+}
+
+bool StageBuilder::isDirectoryOf(const std::string& path) const {
+  const image::InodeNumber number =
+      root_->tree().resolve("/" + joinPath(config_.working_dir, path));
+  return number != image::kNoInode && root_->tree().at(number).type == image::EntryType::kDirectory;
+}
+
+void StageBuilder::planSources(const Instruction& at, const std::vector<std::string>& list,
+                               const CopyRequest& request, CopyWork& work) {
+  std::string from;
+  for (const auto& flag : at.flags) {
+    if (flag.name == "from") from = flag.value;
+  }
+  const bool add = at.keyword == "ADD";
+  CopyRequest plain = request;
+  plain.sources.clear();
   for (const auto& path : list) {
-    if (at.keyword == "ADD" &&
-        (path.starts_with("http://") || path.starts_with("https://") || path.starts_with("git@"))) {
-      throw build_.file.error(at,
-                              "ADD from a URL is not supported yet (download it in a RUN step, or "
-                              "put it into the context)");
-    }
-    std::unique_ptr<RootFs> archive = unpack ? unpackIfArchive(source, path) : nullptr;
-    if (!archive) {
-      plain.push_back(path);
-      continue;
-    }
-    CopyRequest extraction = request;
-    extraction.sources = {"/"};
-    extraction.keep_owner = true;
-    owned.push_back(std::move(archive));
-    plans.emplace_back(*owned.back(), *root_, extraction);
+    if (add && addRemote(at, path, request, work)) continue;
+    std::unique_ptr<RootFs> archive =
+        add && unpacks(at, true) ? unpackIfArchive(*build_.context, path) : nullptr;
+    if (archive)
+      planArchive(std::move(archive), request, work);
+    else
+      plain.sources.push_back(path);
   }
-  if (plain.empty()) return plans;
-  request.sources = plain;
-  if (list.size() > 1 && plain.size() == 1 && !request.destination.ends_with('/'))
-    request.destination += '/';
-  plans.emplace_back(source, *root_, request);
-  return plans;
+  if (plain.sources.empty()) return;
+  RootFs& source = copySource(from, work);
+  const bool context = &source == build_.context.get();
+  try {
+    work.plans.emplace_back(source, *root_, plain);
+  } catch (const Error& error) {
+    if (!context || error.kind() != ErrorKind::kNotFound) throw;
+    throw Error(error.kind(), std::string(error.what()) +
+                                  " in the build context (it may be left out by .dockerignore)");
+  }
+}
+
+void StageBuilder::planArchive(std::unique_ptr<RootFs> archive, const CopyRequest& request,
+                               CopyWork& work) {
+  CopyRequest extraction = request;
+  extraction.sources = {"/"};
+  extraction.keep_owner = true;
+  work.plans.emplace_back(keep(work, std::move(archive)), *root_, extraction);
+}
+
+// --unpack says it; otherwise archives of the context are unpacked and downloads are not.
+bool StageBuilder::unpacks(const Instruction& at, bool otherwise) {
+  for (const auto& flag : at.flags) {
+    if (flag.name == "unpack") return flag.value != "false";
+  }
+  return otherwise;
 }
 
 // ADD unpacks by content: what does not turn out to be a tar is a plain file.
@@ -200,26 +194,10 @@ std::unique_ptr<RootFs> StageBuilder::unpackIfArchive(RootFs& source, const std:
   const image::InodeNumber number = source.tree().resolve("/" + cleanPath(path));
   if (number == image::kNoInode) return nullptr;
   const image::Inode& inode = source.tree().at(number);
-  if (inode.type != image::EntryType::kFile || inode.size < 2) return nullptr;
-  const int fd = source.dataFd(inode);
-  std::string head(std::min<uint64_t>(inode.size, 512), '\0');
-  preadFull(fd, std::as_writable_bytes(std::span(head)), inode.data_offset);
-  const ArchiveKind kind = archiveKind(head);
-  if (kind == ArchiveKind::kNone) return nullptr;
-  try {
-    InodeSource bytes(fd, inode);
-    const IngestedLayer layer =
-        kind == ArchiveKind::kDirect
-            ? build_.store.layers().ingest(bytes, KeepBlob::kNo)
-            : ingestTar(build_.store.layers(), KeepBlob::kNo,
-                        [&](Sink& tar) { inflateWithLibarchive(bytes, tar); });
-    build_.pins.push_back(build_.store.pinLayers({layer.diff_id}));
-    return std::make_unique<RootFs>(build_.store.layers(), std::vector{layer.diff_id});
-  } catch (const Error& error) {
-    if (error.kind() == ErrorKind::kCorrupt || error.kind() == ErrorKind::kNotSupported)
-      return nullptr;
-    throw;
-  }
+  if (inode.type != image::EntryType::kFile) return nullptr;
+  const auto layer =
+      ingestArchive(build_.store.layers(), source.dataFd(inode), inode.data_offset, inode.size);
+  return layer ? treeOf(*layer) : nullptr;
 }
 
 std::unique_ptr<RootFs> StageBuilder::heredocFiles(const Instruction& at) {
@@ -236,12 +214,12 @@ std::unique_ptr<RootFs> StageBuilder::heredocFiles(const Instruction& at) {
       entry.path = heredoc.name;
       entry.mode = 0644;
       entry.size = text.size();
+      entry.mtime_seconds = build_.now_seconds;
       tar.add(entry, file.get());
     }
     tar.finish();
   });
-  build_.pins.push_back(build_.store.pinLayers({layer.diff_id}));
-  return std::make_unique<RootFs>(build_.store.layers(), std::vector{layer.diff_id});
+  return treeOf(layer);
 }
 
 }  // namespace hull::build

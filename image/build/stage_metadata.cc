@@ -1,8 +1,12 @@
 // ENV, ARG, LABEL, WORKDIR and the instructions that only change the configuration.
 #include "image/build/stage_builder.h"
 
+#include <signal.h>
+#include <string.h>
+
 #include <algorithm>
 #include <charconv>
+#include <tuple>
 
 #include "base/error.h"
 #include "image/build/step_text.h"
@@ -14,6 +18,7 @@ using image::KeepBlob;
 namespace {
 
 constexpr size_t kMaxPortsPerExpose = 65'536;
+constexpr int64_t kMinHealthNs = 1'000'000;
 
 int64_t parseDuration(const std::string& text) {
   static constexpr std::pair<std::string_view, double> kUnits[] = {
@@ -94,7 +99,7 @@ void StageBuilder::runArg(const Instruction& at) {
   for (const auto& word : splitWords(at.rest, build_.file.escape)) {
     const size_t equals = word.find('=');
     const std::string name = expand(word.substr(0, equals));
-    build_.used_args.insert(name);
+    build_.useArg(name);
     std::optional<std::string> value;
     const auto given = build_.request.build_args.find(name);
     const auto global = build_.plan.global_args.find(name);
@@ -133,16 +138,44 @@ void StageBuilder::runWorkdir(const Instruction& at) {
   for (auto& entry : missing) {
     if (entry.mtime_seconds == 0) entry.mtime_seconds = build_.now_seconds;
   }
-  layerStep(hashOf({"workdir", key_, meaning, config_.user}), meaning, {[&] {
-              return ingestTar(build_.store.layers(), KeepBlob::kCompress, [&](Sink& sink) {
-                image::LayerTarWriter tar(sink);
-                for (const auto& entry : missing) tar.add(entry, -1);
-                tar.finish();
-              });
-            }});
+  layerStep({hashOf({"workdir", key_, meaning, config_.user}), meaning, [&] {
+               return makeLayer([&](Sink& sink) {
+                 image::LayerTarWriter tar(sink);
+                 for (const auto& entry : missing) tar.add(entry, -1);
+                 tar.finish();
+               });
+             }});
 }
 
 namespace {
+
+// SIGTERM, TERM, 15, SIGRTMIN+3 as Docker takes them.
+void checkSignal(const std::string& text) {
+  std::string_view name = text;
+  if (name.starts_with("SIG")) name.remove_prefix(3);
+  int number = 0;
+  const auto [end, failed] = std::from_chars(text.data(), text.data() + text.size(), number);
+  if (failed == std::errc{} && end == text.data() + text.size() && number > 0 && number < NSIG)
+    return;
+  for (int signal = 1; signal < NSIG; ++signal) {
+    const char* known = sigabbrev_np(signal);
+    if (known != nullptr && name == known) return;
+  }
+  for (const auto& [base, sign, most] :
+       {std::tuple{"RTMIN", '+', 15}, std::tuple{"RTMAX", '-', 14}}) {
+    const std::string_view prefix(base);
+    if (name == prefix) return;
+    if (!name.starts_with(prefix) || name.size() < prefix.size() + 2 || name[prefix.size()] != sign)
+      continue;
+    const std::string_view offset = name.substr(prefix.size() + 1);
+    const auto parsed = std::from_chars(offset.data(), offset.data() + offset.size(), number);
+    if (parsed.ec == std::errc{} && parsed.ptr == offset.data() + offset.size() && number >= 0 &&
+        number <= most)
+      return;
+  }
+  throw Error(ErrorKind::kInvalidArgument,
+              "invalid signal: " + text + " (a name like SIGTERM, or a number)");
+}
 
 // "80", "80/udp", "8000-8010/tcp" → each port with its protocol.
 void addExposed(std::vector<std::string>& ports, const std::string& word) {
@@ -175,95 +208,125 @@ void addExposed(std::vector<std::string>& ports, const std::string& word) {
 
 void StageBuilder::runMetadata(const Instruction& at) {
   const std::string& keyword = at.keyword;
-  std::string meaning = keyword + " ";
+  std::string value;
   if (keyword == "CMD" || keyword == "ENTRYPOINT") {
-    std::vector<std::string> command = at.exec           ? *at.exec
-                                       : at.rest.empty() ? std::vector<std::string>{}
-                                                         : shellForm(at.rest);
-    meaning += joinWords(command);
-    if (keyword == "CMD") {
-      config_.cmd = command;
-      cmd_set_ = true;
-    } else {
-      config_.entrypoint = command;
-      if (!cmd_set_) config_.cmd.reset();
-    }
+    value = setCommand(at);
   } else if (keyword == "SHELL") {
     if (!at.exec || at.exec->empty())
       throw build_.file.error(
           at, "SHELL requires the arguments to be in JSON form: [\"/bin/bash\", \"-c\"]");
     config_.shell = *at.exec;
-    meaning += joinWords(config_.shell);
+    value = joinWords(config_.shell);
   } else if (keyword == "USER") {
-    config_.user = expand(at.rest);
-    meaning += config_.user;
+    value = config_.user = expand(at.rest);
   } else if (keyword == "STOPSIGNAL") {
-    config_.stop_signal = expand(at.rest);
-    meaning += config_.stop_signal;
+    value = config_.stop_signal = expand(at.rest);
+    checkSignal(value);
   } else if (keyword == "EXPOSE" || keyword == "VOLUME") {
-    for (const auto& word : words(at)) {
-      if (keyword == "EXPOSE")
-        addExposed(config_.exposed_ports, word);
-      else if (word.empty())
-        throw build_.file.error(at, "VOLUME specified can not be an empty string");
-      else if (std::find(config_.volumes.begin(), config_.volumes.end(), word) ==
-               config_.volumes.end())
-        config_.volumes.push_back(word);
-      meaning += word + " ";
-    }
-    std::sort(config_.volumes.begin(), config_.volumes.end());
+    value = addToSet(at);
   } else if (keyword == "MAINTAINER") {
-    author_ = at.rest;
-    meaning += author_;
+    value = author_ = at.rest;
   } else if (keyword == "ONBUILD") {
-    const Instruction trigger = parseInstruction(build_.file.name + " (ONBUILD)", at.rest);
-    if (trigger.keyword == "FROM" || trigger.keyword == "ONBUILD" ||
-        trigger.keyword == "MAINTAINER") {
-      throw build_.file.error(at, trigger.keyword + " isn't allowed as an ONBUILD trigger");
-    }
-    config_.on_build.push_back(at.rest);
-    meaning += at.rest;
+    value = addTrigger(at);
   } else {
     throw build_.file.error(at, keyword + " is not expected here");
   }
-  configStep(at, meaning);
+  configStep(at, keyword + " " + value);
 }
+
+std::string StageBuilder::setCommand(const Instruction& at) {
+  std::vector<std::string> command = at.exec           ? *at.exec
+                                     : at.rest.empty() ? std::vector<std::string>{}
+                                                       : shellForm(at.rest);
+  const std::string text = joinWords(command);
+  if (at.keyword == "CMD") {
+    config_.cmd = std::move(command);
+    cmd_set_ = true;
+  } else {
+    config_.entrypoint = std::move(command);
+    if (!cmd_set_) config_.cmd.reset();  // an inherited one was meant for another program
+  }
+  return text;
+}
+
+std::string StageBuilder::addToSet(const Instruction& at) {
+  std::string text;
+  for (const auto& word : words(at)) {
+    auto& volumes = config_.volumes;
+    if (at.keyword == "EXPOSE")
+      addExposed(config_.exposed_ports, word);
+    else if (word.empty())
+      throw build_.file.error(at, "VOLUME specified can not be an empty string");
+    else if (std::find(volumes.begin(), volumes.end(), word) == volumes.end())
+      volumes.insert(std::lower_bound(volumes.begin(), volumes.end(), word), word);
+    text += (text.empty() ? "" : " ") + word;
+  }
+  return text;
+}
+
+std::string StageBuilder::addTrigger(const Instruction& at) {
+  std::string text = at.rest;
+  for (const auto& heredoc : at.heredocs) text += "\n" + heredoc.content + heredoc.name;
+  const Instruction trigger = parseInstruction(build_.file.name + " (ONBUILD)", text);
+  if (trigger.keyword == "FROM" || trigger.keyword == "ONBUILD" ||
+      trigger.keyword == "MAINTAINER") {
+    throw build_.file.error(at, trigger.keyword + " isn't allowed as an ONBUILD trigger");
+  }
+  config_.on_build.push_back(text);
+  return text;
+}
+
+namespace {
+
+int64_t healthDuration(const Flag& flag) {
+  const int64_t duration = parseDuration(flag.value);
+  if (duration != 0 && duration < kMinHealthNs) {
+    throw Error(ErrorKind::kInvalidArgument,
+                "--" + flag.name + "=" + flag.value + " must be at least 1ms (or 0: the default)");
+  }
+  return duration;
+}
+
+int64_t healthRetries(const std::string& text) {
+  int64_t retries = 0;
+  const auto [end, failed] = std::from_chars(text.data(), text.data() + text.size(), retries);
+  if (failed != std::errc{} || end != text.data() + text.size() || retries < 0) {
+    throw Error(ErrorKind::kInvalidArgument,
+                "--retries=" + text + " must be a number, 0 (the default) or more");
+  }
+  return retries;
+}
+
+}  // namespace
 
 void StageBuilder::runHealthCheck(const Instruction& at) {
   image::HealthCheck check;
-  for (const auto& flag : at.flags) {
-    const std::string value = expand(flag.value);
-    if (flag.name == "retries") {
-      check.retries = std::atoi(value.c_str());
-      continue;
-    }
-    const int64_t duration = parseDuration(value);
-    if (duration != 0 && duration < 1'000'000)
-      throw build_.file.error(at.line, flag.column, "--" + flag.name + " must be at least 1ms");
-    if (flag.name == "interval")
-      check.interval_ns = duration;
-    else if (flag.name == "timeout")
-      check.timeout_ns = duration;
-    else if (flag.name == "start-period")
-      check.start_period_ns = duration;
-    else if (flag.name == "start-interval")
-      check.start_interval_ns = duration;
-    else
-      throw build_.file.error(at.line, flag.column, "unknown flag: --" + flag.name);
-  }
-  const std::string type = lowerCase(at.rest.substr(0, at.rest.find(' ')));
+  const std::string type = lowerCase(at.rest.substr(0, at.rest.find_first_of(" \t")));
   if (type == "none") {
-    if (at.rest.size() != 4) throw build_.file.error(at, "HEALTHCHECK NONE takes no arguments");
+    if (at.rest.size() != type.size() || !at.flags.empty())
+      throw build_.file.error(at, "HEALTHCHECK NONE takes no arguments");
     check.test = {"NONE"};
   } else if (type == "cmd") {
     const Instruction command = parseInstruction(build_.file.name + " (HEALTHCHECK)", at.rest);
+    if (command.rest.empty()) throw build_.file.error(at, "missing command after HEALTHCHECK CMD");
     check.test = {command.exec ? "CMD" : "CMD-SHELL"};
     if (command.exec)
       check.test.insert(check.test.end(), command.exec->begin(), command.exec->end());
     else
       check.test.push_back(command.rest);
   } else {
-    throw build_.file.error(at, "HEALTHCHECK takes CMD … or NONE");
+    throw build_.file.error(at, "HEALTHCHECK takes CMD … or NONE, not " + type);
+  }
+  for (const auto& flag : at.flags) {
+    try {
+      if (flag.name == "retries") check.retries = healthRetries(flag.value);
+      if (flag.name == "interval") check.interval_ns = healthDuration(flag);
+      if (flag.name == "timeout") check.timeout_ns = healthDuration(flag);
+      if (flag.name == "start-period") check.start_period_ns = healthDuration(flag);
+      if (flag.name == "start-interval") check.start_interval_ns = healthDuration(flag);
+    } catch (const Error& error) {
+      throw build_.file.error(flag, error.what());
+    }
   }
   config_.health_check = check;
   configStep(at, at.text);

@@ -11,23 +11,20 @@
 
 namespace hull::build {
 
-using image::KeepBlob;
+using image::IngestedLayer;
 
 namespace {
 
-constexpr const char* kDefaultPath =
-    "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
 constexpr auto kCancelPoll = std::chrono::milliseconds(200);
 
 // Calls cancel() when `cancelled` turns true, for as long as it lives.
 class CancelWatch {
  public:
-  CancelWatch(const std::function<bool()>& cancelled, StageSession& session) {
-    if (!cancelled) return;
-    thread_ = std::thread([this, &cancelled, &session] {
+  CancelWatch(const BuildState& build, StageSession& session) {
+    thread_ = std::thread([this, &build, &session] {
       std::unique_lock lock(mutex_);
       while (!done_.wait_for(lock, kCancelPoll, [this] { return finished_; })) {
-        if (cancelled()) return session.cancel();
+        if (build.cancelled()) return session.cancel();
       }
     });
   }
@@ -49,6 +46,39 @@ class CancelWatch {
   std::thread thread_;
 };
 
+// The end of what a step said, for the error when it fails.
+class LastOutput {
+ public:
+  void add(std::string_view text) {
+    text_ += text;
+    if (text_.size() > 2 * kMaxBytes) text_.erase(0, text_.size() - kMaxBytes);
+  }
+  // At most kMaxLines lines, indented; empty when there was none.
+  std::string shown() const {
+    std::string_view rest = text_;
+    while (rest.ends_with('\n')) rest.remove_suffix(1);
+    if (rest.empty()) return {};
+    size_t start = rest.size();
+    for (size_t lines = 0; lines < kMaxLines && start != std::string_view::npos && start > 0;
+         ++lines) {
+      start = rest.rfind('\n', start - 1);
+    }
+    if (start != std::string_view::npos && start < rest.size()) rest.remove_prefix(start + 1);
+    if (rest.size() > kMaxBytes) rest.remove_prefix(rest.size() - kMaxBytes);
+    std::string text = "\nlast output:\n  ";
+    for (const char c : rest) {
+      text += c;
+      if (c == '\n') text += "  ";
+    }
+    return text;
+  }
+
+ private:
+  static constexpr size_t kMaxLines = 10;
+  static constexpr size_t kMaxBytes = 4096;
+  std::string text_;
+};
+
 }  // namespace
 
 std::vector<std::string> StageBuilder::shellForm(const std::string& command) const {
@@ -65,25 +95,14 @@ std::vector<std::string> StageBuilder::runEnvironment() const {
     if (given != build_.request.build_args.end()) extra.emplace(name, given->second);
   }
   std::vector<std::string> environment;
-  bool path = false;
   for (const auto& item : config_.env) {
-    const std::string name = item.substr(0, item.find('='));
-    path |= name == "PATH";
-    if (!extra.contains(name)) environment.push_back(item);
+    if (!extra.contains(item.substr(0, item.find('=')))) environment.push_back(item);
   }
-  for (const auto& [name, value] : extra) {
-    path |= name == "PATH";
-    environment.push_back(name + "=" + value);
-  }
-  if (!path) environment.push_back(kDefaultPath);
+  for (const auto& [name, value] : extra) environment.push_back(name + "=" + value);
   return environment;
 }
 
-void StageBuilder::runCommand(const Instruction& at) {
-  for (const auto& flag : at.flags) {
-    if (flag.name == "network" && flag.value == "default") continue;
-    throw build_.file.error(at.line, flag.column, "RUN --" + flag.name + " is not supported yet");
-  }
+RunStep StageBuilder::runStep(const Instruction& at) const {
   RunStep step;
   step.environment = runEnvironment();
   step.working_directory = config_.working_dir.empty() ? "/" : config_.working_dir;
@@ -93,13 +112,15 @@ void StageBuilder::runCommand(const Instruction& at) {
   } else if (at.heredocs.empty()) {
     step.arguments = shellForm(at.rest);
   } else if (at.rest.starts_with("<<") && at.heredocs.size() == 1 &&
-             at.rest.find(' ') == std::string::npos) {
+             at.rest.find_first_of(" \t") == std::string::npos) {
     const std::string& body = at.heredocs[0].content;
-    if (body.starts_with("#!")) {
-      step.arguments = {
-          "/bin/sh", "-c",
-          "f=$(mktemp) && cat >\"$f\" && chmod 700 \"$f\" && \"$f\"; s=$?; rm -f \"$f\"; exit $s"};
-      step.stdin_text = body;
+    if (body.starts_with("#!")) {  // a program of its own
+      RunMount script;
+      script.kind = RunMount::Kind::kFile;
+      script.target = "/dev/pipes/" + cleanPath(at.heredocs[0].name);
+      script.content = body;
+      step.arguments = {script.target};
+      step.mounts.push_back(std::move(script));
     } else {
       step.arguments = shellForm(body);
     }
@@ -109,49 +130,90 @@ void StageBuilder::runCommand(const Instruction& at) {
     step.arguments = shellForm(script);
   }
   if (step.arguments.empty()) throw Error(ErrorKind::kInvalidArgument, "RUN needs a command");
+  return step;
+}
 
-  std::vector<std::string> chain;
-  for (const auto& layer : root_->layers()) chain.push_back(layer.text());
-  std::vector<std::string> keyed_environment;
-  for (const auto& item : step.environment) {
-    const std::string name = item.substr(0, item.find('='));
-    if (!proxyArgs().contains(name) || args_.contains(name)) keyed_environment.push_back(item);
-  }
-  const std::string key = hashOf({"run", key_, hashOf(chain), hashOf(step.arguments),
-                                  hashOf(keyed_environment), step.working_directory, step.user,
-                                  step.stdin_text, build_.request.network ? "net" : "none"});
+std::string StageBuilder::runHistory(const Instruction& at, const RunStep& step) const {
   std::string history = "RUN ";
   if (!args_.empty()) {
     history += "|" + std::to_string(args_.size());
     for (const auto& [name, value] : args_) history += " " + name + "=" + value;
     history += " ";
   }
-  history += joinWords(step.arguments) + " # buildkit";
-  layerStep(
-      key, history,
-      {[&] {
-         StageSession& vm = session();
-         StepResult result;
-         {
-           const CancelWatch watch(build_.hooks.cancelled, vm);
-           result = vm.run(step, [this](OutputStream stream, std::string_view text) {
-             if (build_.hooks.report)
-               build_.hooks.report({BuildEvent::Kind::kOutput, std::string(text), stream, {}});
-           });
-         }
-         build_.checkCancelled();
-         if (result.exit_code != 0) {
-           throw Error(ErrorKind::kInvalidArgument,
-                       "The command '" + joinWords(step.arguments) +
-                           "' returned a non-zero code: " + std::to_string(result.exit_code) +
-                           (result.out_of_memory
-                                ? " (it ran out of memory: give the build more with --memory)"
-                                : ""));
-         }
-         return ingestTar(build_.store.layers(), KeepBlob::kCompress,
-                          [&](Sink& tar) { vm.readLayer(tar); });
-       },
-       true});
+  const bool script = step.arguments.front().starts_with("/dev/pipes/") && !at.heredocs.empty();
+  return history + joinWords(script ? shellForm(at.heredocs[0].content) : step.arguments) +
+         " # buildkit";
+}
+
+bool StageBuilder::runFlags(const Instruction& at, RunStep& step) const {
+  bool network = build_.request.network;
+  for (const auto& flag : at.flags) {
+    if (flag.name == "network") {
+      if (flag.value != "default" && flag.value != "none") {
+        throw build_.file.error(
+            flag, flag.value == "host"
+                      ? "RUN --network=host is not supported: a step runs in a "
+                        "machine with a network of its own"
+                      : "unsupported network \"" + flag.value + "\" (default or none)");
+      }
+      network = network && flag.value != "none";
+    } else if (flag.name == "security") {
+      if (flag.value != "sandbox" && flag.value != "insecure") {
+        throw build_.file.error(
+            flag, "unsupported security mode \"" + flag.value + "\" (sandbox or insecure)");
+      }
+      step.all_capabilities = flag.value == "insecure";
+    }
+  }
+  return network;
+}
+
+void StageBuilder::runCommand(const Instruction& at) {
+  RunStep step = runStep(at);
+  const bool network = runFlags(at, step);
+  std::vector<std::string> keyed_environment;
+  for (const auto& item : step.environment) {
+    const std::string name = item.substr(0, item.find('='));
+    if (!proxyArgs().contains(name) || args_.contains(name)) keyed_environment.push_back(item);
+  }
+  std::string scripts;
+  for (const auto& script : step.mounts) scripts += script.content;
+  const std::string history = runHistory(at, step);
+  CopyWork work;
+  std::vector<std::string> mounts;
+  for (const auto& flag : at.flags) {
+    if (flag.name == "mount") mounts.push_back(addMount(at, flag, step, work));
+  }
+  const std::string key =
+      hashOf({"run", key_, chainKey(), hashOf(step.arguments), hashOf(keyed_environment),
+              step.working_directory, step.user, scripts, network ? "net" : "none", hashOf(mounts),
+              step.all_capabilities ? "insecure" : "", build_.request.platform});
+  layerStep({key, history, [&] { return executeRun(at, step, network); }, true});
+}
+
+IngestedLayer StageBuilder::executeRun(const Instruction& at, const RunStep& step, bool network) {
+  StageSession& vm = session(network, step.mounts);
+  StepResult result;
+  LastOutput last;
+  {
+    const CancelWatch watch(build_, vm);
+    result = vm.run(step, [&](OutputStream stream, std::string_view text) {
+      last.add(text);
+      report(BuildEvent::Kind::kOutput, std::string(text), {}, stream);
+    });
+  }
+  build_.checkCancelled();
+  if (result.exit_code != 0) {
+    const Error located = build_.file.error(
+        at, "The command '" + joinWords(step.arguments) +
+                "' returned a non-zero code: " + std::to_string(result.exit_code) + " " + place_ +
+                (result.out_of_memory ? " (it ran out of memory: give the build more with --memory)"
+                                      : ""));
+    throw Error(ErrorKind::kInvalidArgument, located.what() + last.shown());
+  }
+  IngestedLayer layer = makeLayer([&](Sink& tar) { vm.readLayer(tar); });
+  if (vm.contended()) release_session_ = true;
+  return layer;
 }
 
 }  // namespace hull::build

@@ -4,6 +4,8 @@
 #include <cctype>
 #include <set>
 
+#include "image/build/mounts.h"
+
 namespace hull::build {
 
 namespace {
@@ -22,8 +24,9 @@ bool isNumber(std::string_view text) {
 
 class Planner {
  public:
-  Planner(const Dockerfile& file, const std::map<std::string, std::string>& build_args)
-      : file_(file), build_args_(build_args) {}
+  Planner(const Dockerfile& file, const std::map<std::string, std::string>& build_args,
+          const std::set<std::string>& contexts)
+      : file_(file), build_args_(build_args), contexts_(contexts) {}
 
   StagePlan run(const std::string& target) {
     for (const auto& instruction : file_.instructions) {
@@ -39,6 +42,9 @@ class Planner {
       }
     }
     if (plan_.stages.empty()) throw file_.error(file_.instructions.back(), "there is no FROM");
+    for (auto& stage : plan_.stages) {
+      for (const auto& step : stage.steps) findNeeds(stage, step);
+    }
     order(targetIndex(target));
     return std::move(plan_);
   }
@@ -83,6 +89,7 @@ class Planner {
   void addStage(const Instruction& from) {
     Stage stage;
     stage.from = from;
+    stage.index = static_cast<int>(plan_.stages.size());
     const int index = static_cast<int>(plan_.stages.size());
     const std::vector<std::string> words = splitWords(from.rest, file_.escape);
     if (words.size() == 3 && lowerCase(words[1]) == "as") {
@@ -91,44 +98,51 @@ class Planner {
         throw file_.error(from, "invalid name for build stage: \"" + words[2] +
                                     "\" (a letter, then letters, digits, - _ .)");
       }
-      if (findStage(plan_.stages, stage.name, index) >= 0)
-        throw file_.error(from, "duplicate name for a build stage: " + stage.name);
     } else if (words.size() != 1) {
       throw file_.error(from, "FROM requires either one or three arguments: FROM image [AS name]");
     }
     for (const auto& flag : from.flags) {
-      if (flag.name != "platform")
-        throw file_.error(from.line, flag.column,
-                          "unknown flag: --" + flag.name + " (FROM takes --platform)");
       stage.platform = expand(from, flag.value);
     }
     stage.base = expand(from, words[0]);
     if (stage.base.empty())
       throw file_.error(from, "base name (" + words[0] + ") should not be blank");
-    if (!isNumber(stage.base))
+    stage.base_is_context = contexts_.contains(lowerCase(stage.base));
+    if (!isNumber(stage.base) && !stage.base_is_context)
       stage.base_stage = findStage(plan_.stages, lowerCase(stage.base), index);
     plan_.stages.push_back(std::move(stage));
   }
 
-  void addStep(const Instruction& step) {
-    Stage& stage = plan_.stages.back();
-    const int self = static_cast<int>(plan_.stages.size()) - 1;
+  void addStep(const Instruction& step) { plan_.stages.back().steps.push_back(step); }
+
+  void findNeeds(Stage& stage, const Instruction& step) const {
     for (const auto& flag : step.flags) {
-      if (flag.name != "from" || (step.keyword != "COPY" && step.keyword != "ADD")) continue;
-      if (flag.value.find('$') != std::string::npos) {
-        throw file_.error(
-            step.line, flag.column,
-            "'--from' doesn't support variable expansion, define alias stage instead");
+      if (step.keyword == "COPY" && flag.name == "from") need(stage, flag, flag.value);
+      if (step.keyword != "RUN" || flag.name != "mount") continue;
+      try {
+        const std::string from = mountFrom(flag.value);
+        if (!from.empty()) need(stage, flag, from);
+      } catch (const Error& error) {
+        throw file_.error(flag, error.what());
       }
-      const std::string name = lowerCase(flag.value);
-      if (isNumber(name) ? std::stoi(name) >= self : name == stage.name) {
-        throw file_.error(step.line, flag.column,
-                          "--from=" + flag.value + ": no earlier stage of that name");
-      }
-      if (const int index = findStage(plan_.stages, name, self); index >= 0)
-        stage.needs.push_back(index);
     }
-    stage.steps.push_back(step);
+  }
+
+  void need(Stage& stage, const Flag& flag, const std::string& from) const {
+    if (from.find('$') != std::string::npos) {
+      throw file_.error(flag,
+                        "'from' doesn't support variable expansion, define alias stage instead");
+    }
+    const std::string name = lowerCase(from);
+    if (contexts_.contains(name)) return;
+    const int count = static_cast<int>(plan_.stages.size());
+    if (const int index = findStage(plan_.stages, name, stage.index); index >= 0) {
+      stage.needs.push_back(index);
+    } else if (name == stage.name || name == std::to_string(stage.index)) {
+      throw file_.error(flag, "from=" + from + ": a stage cannot take from itself");
+    } else if (isNumber(name) || findStage(plan_.stages, name, count) >= 0) {
+      throw file_.error(flag, "from=" + from + ": no earlier stage of that name");
+    }
   }
 
   int targetIndex(const std::string& target) const {
@@ -155,6 +169,7 @@ class Planner {
 
   const Dockerfile& file_;
   const std::map<std::string, std::string>& build_args_;
+  const std::set<std::string>& contexts_;
   StagePlan plan_;
   std::set<int> ordered_;
 };
@@ -189,8 +204,8 @@ int findStage(const std::vector<Stage>& stages, const std::string& name, int lim
 }
 
 StagePlan planStages(const Dockerfile& file, const std::map<std::string, std::string>& build_args,
-                     const std::string& target) {
-  return Planner(file, build_args).run(target);
+                     const std::string& target, const std::set<std::string>& contexts) {
+  return Planner(file, build_args, contexts).run(target);
 }
 
 }  // namespace hull::build

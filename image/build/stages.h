@@ -3,6 +3,7 @@
 #pragma once
 
 #include <map>
+#include <set>
 #include <string>
 #include <vector>
 
@@ -12,13 +13,16 @@
 namespace hull::build {
 
 struct Stage {
-  std::string name;      // "AS name", lower case; may be empty
-  std::string base;      // expanded: an image, "scratch", or an earlier stage's name
-  int base_stage = -1;   // index of that stage
-  std::string platform;  // --platform
+  std::string name;              // "AS name", lower case; may be empty
+  std::string base;              // expanded: an image, "scratch", or an earlier stage's name
+  bool base_is_context = false;  // a named context of that name
+  int base_stage = -1;           // index of that stage
+  std::string platform;          // --platform
   Instruction from;
   std::vector<Instruction> steps;
-  std::vector<int> needs;  // stages of COPY --from
+  std::vector<int> needs;  // stages of COPY --from and RUN --mount=from
+  std::string label() const { return name.empty() ? "stage-" + std::to_string(index) : name; }
+  int index = 0;  // in the Dockerfile
 };
 
 struct StagePlan {
@@ -27,10 +31,11 @@ struct StagePlan {
   std::vector<int> order;                          // what the target needs, in order; target last
 };
 
-// Throws Dockerfile::error: no FROM first, duplicate or bad names, unknown target, forward
-// references. `build_args` give the values of ARGs before FROM.
+// Of stages with one name the last is meant (lint.h warns). Throws Dockerfile::error: no FROM
+// first, bad names, unknown target, forward references. `build_args` give the values of ARGs before
+// FROM; `contexts` are named contexts, which hide stages and images of their names (lower case).
 StagePlan planStages(const Dockerfile& file, const std::map<std::string, std::string>& build_args,
-                     const std::string& target);
+                     const std::string& target, const std::set<std::string>& contexts = {});
 
 // The index of a stage by name or number before `limit`; -1 when there is none.
 int findStage(const std::vector<Stage>& stages, const std::string& name, int limit);

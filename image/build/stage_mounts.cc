@@ -1,0 +1,134 @@
+// RUN --mount.
+#include <algorithm>
+
+#include "base/error.h"
+#include "image/build/mounts.h"
+#include "image/build/stage_builder.h"
+#include "image/build/step_text.h"
+
+namespace hull::build {
+
+namespace {
+
+std::string baseName(const std::string& path) {
+  return path.substr(path.rfind('/') + 1);
+}
+
+}  // namespace
+
+// The mount's part of the key: what it is, not what a cache or secret holds.
+std::string StageBuilder::addMount(const Instruction& at, const Flag& flag, RunStep& step,
+                                   CopyWork& work) {
+  try {
+    const MountFlag mount =
+        parseMount(flag.value, [this](const std::string& word) { return expand(word); });
+    switch (mount.type) {
+      case MountFlag::Type::kBind:
+        return addBindMount(mount, step, work);
+      case MountFlag::Type::kCache:
+        return addCacheMount(mount, step);
+      case MountFlag::Type::kTmpfs: {
+        RunMount made;
+        made.target = "/" + joinPath(config_.working_dir, mount.target);
+        made.size_bytes = mount.size_bytes;
+        step.mounts.push_back(made);
+        return hashOf({"tmpfs", made.target, std::to_string(made.size_bytes)});
+      }
+      case MountFlag::Type::kSecret:
+        return addSecretMount(mount, step);
+      case MountFlag::Type::kSsh:
+        if (!mount.required) return hashOf({"ssh", mount.id});  // as when no agent is given
+        throw Error(ErrorKind::kNotSupported,
+                    "--mount=type=ssh,required: forwarding an agent is not supported yet");
+    }
+  } catch (const Error& error) {
+    if (error.kind() == ErrorKind::kCancelled) throw;
+    throw Error(error.kind(), build_.file.error(flag, error.what()).what());
+  }
+  return at.text;
+}
+
+std::string StageBuilder::addBindMount(const MountFlag& mount, RunStep& step, CopyWork& work) {
+  RootFs& source = copySource(mount.from, work);
+  const std::string path = cleanPath(mount.source);
+  const image::InodeNumber number = source.tree().resolve("/" + path);
+  if (number == image::kNoInode) {
+    throw Error(ErrorKind::kNotFound, "--mount: \"/" + path + "\" of " +
+                                          (mount.from.empty() ? "the context" : mount.from) +
+                                          ": not found");
+  }
+  RunMount made;
+  made.kind = RunMount::Kind::kTree;
+  made.target = "/" + joinPath(config_.working_dir, mount.target);
+  made.read_only = mount.read_only;
+  CopyRequest request;
+  request.sources = {"/" + path};
+  request.destination = "/";
+  request.keep_owner = true;
+  request.now_seconds = build_.now_seconds;
+  if (source.tree().at(number).type != image::EntryType::kDirectory) {
+    made.tree_file = "file";
+    request.destination = "/file";
+  }
+  RootFs& nothing =
+      keep(work, std::make_unique<RootFs>(build_.store.layers(), std::vector<image::Digest>{}));
+  const auto plan = std::make_shared<CopyPlan>(source, nothing, request);
+  made.tree_key = plan->contentKey();
+  made.tree = [plan](Sink& sink) {
+    image::LayerTarWriter tar(sink);
+    plan->write(tar);
+    tar.finish();
+  };
+  const std::string key =
+      hashOf({"bind", made.target, made.tree_key, made.tree_file, made.read_only ? "ro" : "rw"});
+  step.mounts.push_back(std::move(made));
+  return key;
+}
+
+std::string StageBuilder::addCacheMount(const MountFlag& mount, RunStep& step) {
+  if (!mount.from.empty() || !mount.source.empty()) {
+    throw Error(ErrorKind::kNotSupported,
+                "--mount=type=cache with from= or source= is not supported yet (fill the cache in "
+                "the RUN step itself)");
+  }
+  RunMount made;
+  made.kind = RunMount::Kind::kCache;
+  made.target = "/" + joinPath(config_.working_dir, mount.target);
+  made.read_only = mount.read_only;
+  made.cache.id = mount.id.empty() ? made.target : mount.id;
+  made.cache.is_private = mount.sharing == MountFlag::Sharing::kPrivate;
+  made.uid = mount.uid;
+  made.gid = mount.gid;
+  made.mode = mount.mode.value_or(kCacheMountMode);
+  step.mounts.push_back(made);
+  return hashOf({"cache", made.target, made.cache.id, std::to_string(made.uid),
+                 std::to_string(made.gid), std::to_string(made.mode)});
+}
+
+std::string StageBuilder::addSecretMount(const MountFlag& mount, RunStep& step) {
+  const std::string id = mount.id.empty() ? baseName(mount.target) : mount.id;
+  const auto found = build_.request.secrets.find(id);
+  const std::string key = hashOf({"secret", id, mount.target, mount.env,
+                                  std::to_string(mount.mode.value_or(kSecretMode)),
+                                  std::to_string(mount.uid), std::to_string(mount.gid)});
+  if (found == build_.request.secrets.end()) {
+    if (!mount.required) return key;
+    throw Error(
+        ErrorKind::kNotFound,
+        "--mount: secret " + id + ": not found (give it with --secret id=" + id + ",src=…)");
+  }
+  if (!mount.env.empty()) step.environment.push_back(mount.env + "=" + found->second);
+  if (!mount.env.empty() && mount.target.empty()) return key;
+  RunMount made;
+  made.kind = RunMount::Kind::kFile;
+  made.target = mount.target.empty() ? "/run/secrets/" + baseName(id)
+                                     : "/" + joinPath(config_.working_dir, mount.target);
+  made.content = found->second;
+  made.uid = mount.uid;
+  made.gid = mount.gid;
+  made.mode = mount.mode.value_or(kSecretMode);
+  step.mounts.push_back(std::move(made));
+  return key;
+}
+
+}  // namespace hull::build
