@@ -7,6 +7,7 @@
 #include <map>
 #include <thread>
 
+#include "daemon/api/build_events.h"
 #include "daemon/api/filters.h"
 #include "daemon/api/handlers.h"
 #include "daemon/api/shapes.h"
@@ -218,7 +219,7 @@ void diskUsage(Exchange& exchange, Engine& engine) {
                            {"Images", images},
                            {"Containers", containers},
                            {"Volumes", Json::array()},
-                           {"BuildCache", Json::array()}}));
+                           {"BuildCache", buildCacheUsage(engine)}}));
 }
 
 }  // namespace
