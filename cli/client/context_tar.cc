@@ -116,8 +116,10 @@ class TarOut {
 
 class Walker {
  public:
-  Walker(const ContextOptions& options, TarOut& tar, build::IgnoreRules rules)
-      : options_(options), tar_(tar), rules_(std::move(rules)) {}
+  // `prefix` ends with a slash, or is empty.
+  Walker(const ContextOptions& options, TarOut& tar, build::IgnoreRules rules,
+         std::string prefix = {})
+      : options_(options), tar_(tar), rules_(std::move(rules)), prefix_(std::move(prefix)) {}
 
   void walk(const std::string& relative) {
     std::vector<std::string> names;
@@ -138,19 +140,21 @@ class Walker {
     if (S_ISDIR(info.st_mode)) {
       const bool holds_dockerfile = options_.dockerfile.starts_with(relative + "/");
       if (excluded && rules_.prunes(relative) && !holds_dockerfile) return;
-      if (!excluded) tar_.addFile(path, relative + "/", info);
+      if (!excluded) tar_.addFile(path, prefix_ + relative + "/", info);
       walk(relative);
     } else if (!excluded && !S_ISSOCK(info.st_mode)) {
-      tar_.addFile(path, relative, info);
+      tar_.addFile(path, prefix_ + relative, info);
     }
   }
 
   const ContextOptions& options_;
   TarOut& tar_;
   build::IgnoreRules rules_;
+  std::string prefix_;
 };
 
 std::string ignoreText(const ContextOptions& options) {
+  if (!options.outside_ignore.empty()) return options.outside_ignore;
   const std::string special = options.folder + "/" + options.dockerfile + ".dockerignore";
   if (!options.dockerfile.empty() && fileExists(special))
     return readFile(special, build::kMaxIgnoreBytes);
@@ -163,8 +167,16 @@ std::string ignoreText(const ContextOptions& options) {
 void writeContext(const ContextOptions& options, Sink& out) {
   TarOut tar(out);
   if (!options.outside_name.empty()) tar.addText(options.outside_name, options.outside_dockerfile);
+  if (!options.outside_ignore.empty())
+    tar.addText(options.outside_name + ".dockerignore", options.outside_ignore);
   try {
-    Walker(options, tar, build::IgnoreRules::parse(ignoreText(options))).walk("");
+    if (!options.folder.empty())
+      Walker(options, tar, build::IgnoreRules::parse(ignoreText(options))).walk("");
+    for (const auto& other : options.others) {
+      ContextOptions named;
+      named.folder = other.folder;
+      Walker(named, tar, build::IgnoreRules::parse(ignoreText(named)), other.prefix + "/").walk("");
+    }
   } catch (const fs::filesystem_error& error) {
     throw Error(ErrorKind::kNotFound, std::string("pack the build context: ") + error.what());
   }

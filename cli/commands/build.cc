@@ -1,71 +1,23 @@
-// build: packs the context, posts it, and shows what the builder says.
+// build: packs the context, posts it, and shows what the builder says. builder: its cache.
 
-#include <fcntl.h>
 #include <fmt/format.h>
-#include <sys/wait.h>
 #include <unistd.h>
 
-#include <filesystem>
 #include <iostream>
 #include <nlohmann/json.hpp>
-#include <thread>
 
 #include "base/error.h"
 #include "base/file.h"
-#include "base/random.h"
-#include "cli/client/context_tar.h"
 #include "cli/client/credentials.h"
-#include "cli/commands/context.h"
+#include "cli/commands/build_options.h"
+#include "cli/terminal/build_display.h"
 #include "cli/terminal/format.h"
-#include "cli/terminal/progress.h"
 
 namespace hull::cli {
 
 using nlohmann::json;
 
 namespace {
-
-constexpr size_t kMaxDockerfileBytes = 4 << 20;
-
-struct BuildOptions {
-  std::vector<std::string> tags, build_args, labels, add_hosts;
-  std::string dockerfile, target, network = "default", memory, iidfile, platform, progress;
-  bool no_cache = false, pull = false, quiet = false, rm = true;
-  std::string context;
-};
-
-// The tar is written by a thread of its own into a pipe; its failure is kept for the reader.
-class ContextSource final : public Source {
- public:
-  explicit ContextSource(ContextOptions options) : pipe_(makePipe()) {
-    thread_ = std::thread([this, options = std::move(options)] {
-      try {
-        FdSink sink(pipe_.second.get());
-        writeContext(options, sink);
-      } catch (...) {
-        failure_ = std::current_exception();
-      }
-      pipe_.second.reset();
-    });
-  }
-  ~ContextSource() override {
-    pipe_.first.reset();  // a writer that is still at it gets EPIPE
-    if (thread_.joinable()) thread_.join();
-  }
-  size_t read(std::span<std::byte> into) override {
-    const size_t got = readSome(pipe_.first.get(), into);
-    if (got == 0 && thread_.joinable()) {
-      thread_.join();
-      if (failure_) std::rethrow_exception(failure_);
-    }
-    return got;
-  }
-
- private:
-  FdPair pipe_;
-  std::exception_ptr failure_;
-  std::thread thread_;
-};
 
 std::string keyValueJson(const std::vector<std::string>& list, bool from_environment) {
   json object = json::object();
@@ -83,95 +35,208 @@ std::string keyValueJson(const std::vector<std::string>& list, bool from_environ
   return object.empty() ? "" : object.dump();
 }
 
-std::string readStdin() {
-  FdSource input(STDIN_FILENO);
-  return readAll(input, kMaxDockerfileBytes, "Dockerfile from standard input");
+// SOURCE_DATE_EPOCH of this environment counts as if it was given, as with other builders.
+std::vector<std::string> buildArgs(const BuildOptions& o) {
+  std::vector<std::string> args = o.build_args;
+  const bool given = std::any_of(args.begin(), args.end(), [](const std::string& item) {
+    return item.substr(0, item.find('=')) == "SOURCE_DATE_EPOCH";
+  });
+  if (!given && getenv("SOURCE_DATE_EPOCH")) args.emplace_back("SOURCE_DATE_EPOCH");
+  return args;
 }
 
-// Where the Dockerfile is: in the folder (its relative path), or outside (its contents).
-ContextOptions locateDockerfile(const BuildOptions& o) {
-  namespace fs = std::filesystem;
-  ContextOptions context;
-  context.folder = fs::canonical(o.context).string();
-  if (o.dockerfile == "-") {
-    context.outside_name = ".dockerfile." + randomHex(8);
-    context.outside_dockerfile = readStdin();
-    return context;
+void refuse(const BuildOptions& o) {
+  if (!o.ssh.empty())
+    throw Exit{125, "--ssh: forwarding an agent is not supported yet (use --secret for a key)"};
+  for (const auto& item : o.cache_from) {
+    if (item.find("type=inline") == std::string::npos && item.find("type=") != std::string::npos)
+      throw Exit{125, fmt::format("--cache-from {}: not supported yet (the engine's own cache is "
+                                  "used)",
+                                  item)};
   }
-  const std::string path = o.dockerfile.empty() ? context.folder + "/Dockerfile" : o.dockerfile;
-  if (!fs::exists(path)) {
-    throw Exit{
-        1,
-        fmt::format("open {}: no such file (name the Dockerfile with -f, or the context's folder)",
-                    path)};
+  for (const auto& item : o.cache_to)
+    throw Exit{125, fmt::format("--cache-to {}: not supported yet", item)};
+}
+
+Query queryOf(const BuildOptions& o, const std::vector<BuildOutput>& outputs) {
+  Query query = {{"version", "1"},
+                 {"hullevents", "1"},
+                 {"target", o.target},
+                 {"nocache", o.no_cache ? "1" : ""},
+                 {"pull", o.pull ? "1" : ""},
+                 {"q", o.quiet ? "1" : ""},
+                 {"check", o.check ? "1" : ""},
+                 {"rm", "1"},
+                 {"networkmode", o.network},
+                 {"platform", o.platform},
+                 {"buildargs", keyValueJson(buildArgs(o), true)},
+                 {"labels", keyValueJson(o.labels, false)}};
+  for (const auto& tag : o.tags) query.emplace_back("t", tag);
+  for (const auto& output : outputs) query.emplace_back("t", output.name);
+  for (const auto& list : o.no_cache_filter) {
+    for (size_t start = 0; start < list.size();) {
+      const size_t comma = std::min(list.find(',', start), list.size());
+      query.emplace_back("nocachefilter", list.substr(start, comma - start));
+      start = comma + 1;
+    }
   }
-  const std::string real = fs::canonical(path).string();
-  if (real.starts_with(context.folder + "/")) {
-    context.dockerfile =
-        fs::path(fs::absolute(path).lexically_normal()).lexically_relative(context.folder).string();
-    if (context.dockerfile.starts_with(".."))
-      context.dockerfile = real.substr(context.folder.size() + 1);
-  } else {
-    context.outside_name = ".dockerfile." + randomHex(8);
-    context.outside_dockerfile = readFile(real, kMaxDockerfileBytes);
+  for (const auto& host : o.add_hosts) query.emplace_back("extrahosts", host);
+  if (!o.memory.empty())
+    query.emplace_back("memory", std::to_string(parseSize(o.memory, "-m, --memory")));
+  return query;
+}
+
+void showWarnings(const std::vector<BuildProgress::Warning>& warnings, bool in_full) {
+  if (warnings.empty()) return;
+  std::cerr << fmt::format("\n {} warning{} found{}:\n", warnings.size(),
+                           warnings.size() == 1 ? "" : "s",
+                           in_full ? "" : " (hull build --check shows more)");
+  for (const auto& warning : warnings) {
+    std::cerr << fmt::format(" - {}{}{}{}\n", warning.rule, warning.rule.empty() ? "" : ": ",
+                             warning.text,
+                             warning.line > 0 ? fmt::format(" (line {})", warning.line) : "");
+    if (in_full && !warning.page.empty()) std::cerr << "   " << warning.page << "\n";
   }
-  return context;
+}
+
+void writeMetadata(const EngineClient& engine, const BuildOptions& o, const std::string& image) {
+  const json inspected = engine.get("/images/" + urlEncode(image) + "/json");
+  json metadata = {{"containerimage.config.digest", inspected.value("Id", image)}};
+  if (inspected.contains("Descriptor") && inspected["Descriptor"].contains("digest"))
+    metadata["containerimage.digest"] = inspected["Descriptor"]["digest"];
+  std::string names;
+  for (const auto& tag : o.tags) names += (names.empty() ? "" : ",") + tag;
+  if (!names.empty()) metadata["image.name"] = names;
+  writeFileAtomic(o.metadata_file, metadata.dump(2) + "\n");
+}
+
+// Posts the build; returns the image's id.
+std::string postBuild(const EngineClient& engine, const BuildOptions& o,
+                      const std::vector<BuildOutput>& outputs, BuildDisplay& display) {
+  BuildContext source = openBuildContext(o);
+  Query query = queryOf(o, outputs);
+  query.insert(query.end(), source.query.begin(), source.query.end());
+  Headers headers = {{"Content-Type", "application/x-tar"},
+                     {"X-Registry-Config", registryConfigHeader()}};
+  if (const std::string secrets = secretsHeader(o.secrets); !secrets.empty())
+    headers.emplace_back("X-Build-Secrets", secrets);
+  std::string image;
+  JsonLines lines([&](const json& event) {
+    display.event(event);
+    if (event.contains("aux")) image = event["aux"].value("ID", image);
+  });
+  engine.stream("POST", withQuery("/build", query), source.body.get(), headers,
+                [&](std::string_view data) { lines.feed(data); });
+  lines.finish();
+  return image;
+}
+
+void deliver(const EngineClient& engine, const BuildOptions& o,
+             const std::vector<BuildOutput>& outputs, const std::string& image) {
+  bool kept = outputs.empty() || !o.tags.empty();
+  for (const auto& output : outputs) {
+    writeOutput(engine, output, image, o.tags);
+    kept |= output.type == BuildOutput::Type::kImage ||
+            (output.type == BuildOutput::Type::kDocker && output.destination.empty());
+  }
+  if (!o.iidfile.empty()) writeFileAtomic(o.iidfile, image);
+  if (!o.metadata_file.empty()) writeMetadata(engine, o, image);
+  // An image that was only wanted as files is not left behind without a name.
+  if (!kept) engine.call("DELETE", "/images/" + urlEncode(image));
 }
 
 int buildCommand(Context& context, const BuildOptions& o) {
-  std::unique_ptr<Source> source;
-  std::string dockerfile;
-  if (o.context == "-") {
-    source = std::make_unique<FdSource>(STDIN_FILENO);
-    dockerfile = o.dockerfile;
-  } else if (o.context.find("://") != std::string::npos || o.context.starts_with("git@")) {
-    throw Exit{
-        1, fmt::format(
-               "build {}: contexts from URLs are not supported yet (clone it and name the folder)",
-               o.context)};
-  } else if (!std::filesystem::is_directory(o.context)) {
-    throw Exit{
-        1, fmt::format("build: no folder {} (the last argument is the build context)", o.context)};
-  } else {
-    ContextOptions options = locateDockerfile(o);
-    dockerfile = options.outside_name.empty() ? options.dockerfile : options.outside_name;
-    source = std::make_unique<ContextSource>(std::move(options));
-  }
-  std::vector<std::pair<std::string, std::string>> query = {
-      {"dockerfile", dockerfile},
-      {"version", "1"},
-      {"target", o.target},
-      {"nocache", o.no_cache ? "1" : ""},
-      {"pull", o.pull ? "1" : ""},
-      {"q", o.quiet ? "1" : ""},
-      {"rm", "1"},
-      {"networkmode", o.network},
-      {"platform", o.platform},
-      {"buildargs", keyValueJson(o.build_args, true)},
-      {"labels", keyValueJson(o.labels, false)}};
-  for (const auto& tag : o.tags) query.emplace_back("t", tag);
-  if (!o.memory.empty())
-    query.emplace_back("memory", std::to_string(parseSize(o.memory, "-m, --memory")));
-  std::string hosts;
-  for (const auto& host : o.add_hosts) hosts += (hosts.empty() ? "" : ",") + host;
-  query.emplace_back("extrahosts", hosts);
-
+  refuse(o);
+  std::vector<BuildOutput> outputs;
+  for (const auto& text : o.outputs) outputs.push_back(parseOutput(text));
+  const EngineClient& engine = context.engine();
   std::string image;
-  ProgressDisplay display(stderr);
-  JsonLines lines([&](const json& event) {
-    if (event.contains("stream") && !o.quiet)
-      std::cout << event["stream"].get<std::string>() << std::flush;
-    if (event.contains("status") && !o.quiet) display.show(event);
-    if (event.contains("aux")) image = event["aux"].value("ID", image);
-  });
-  context.engine().stream(
-      "POST", withQuery("/build", query), source.get(),
-      {{"Content-Type", "application/x-tar"}, {"X-Registry-Config", registryConfigHeader()}},
-      [&](std::string_view data) { lines.feed(data); });
-  lines.finish();
-  if (o.quiet) std::cout << image << "\n";
-  if (!o.iidfile.empty()) writeFileAtomic(o.iidfile, image);
+  std::vector<BuildProgress::Warning> warnings;
+  {
+    BuildDisplay display(displayMode(o.progress, o.quiet, stderr), stderr);
+    try {
+      image = postBuild(engine, o, outputs, display);
+    } catch (...) {
+      display.finish();
+      if (!o.quiet) showWarnings(display.warnings(), o.check);
+      throw;
+    }
+    display.finish();
+    warnings = display.warnings();
+  }
+  if (o.check) {
+    std::cout << "Check complete, no warnings have been found.\n";
+    return 0;
+  }
+  if (!o.quiet) showWarnings(warnings, false);
+  deliver(engine, o, outputs, image);
+  if (o.quiet)
+    std::cout << image << "\n";
+  else if (o.progress != "rawjson")
+    std::cerr << fmt::format("Built {}{}{}\n", shortId(image), o.tags.empty() ? "" : ", named ",
+                             fmt::join(o.tags, ", "));
   return 0;
+}
+
+void addPruneCommand(CLI::App& group, Context& context) {
+  struct Options {
+    bool all = false, force = false;
+    std::vector<std::string> filters;
+    std::string keep;
+  };
+  auto o = std::make_shared<Options>();
+  auto* command = group.add_subcommand("prune", "Remove the build cache");
+  command->add_flag("-a,--all", o->all, "Accepted for compatibility: all of it is removed");
+  command->add_flag("-f,--force", o->force, "Do not ask");
+  addList(command, "--filter", o->filters, "until=24h: what was not used for that long");
+  command->add_option("--keep-storage,--reserved-space", o->keep, "Keep this much of the latest");
+  command->callback([&context, o] {
+    if (!o->force && isatty(STDIN_FILENO)) {
+      std::cout << "WARNING! This will remove the build cache.\nAre you sure you want to continue? "
+                   "[y/N] "
+                << std::flush;
+      std::string answer;
+      std::getline(std::cin, answer);
+      if (answer != "y" && answer != "Y") return;
+    }
+    json filters = json::object();
+    for (const auto& filter : o->filters) {
+      const size_t equals = std::min(filter.find('='), filter.size());
+      if (equals == filter.size())
+        throw Exit{125, fmt::format("--filter {}: must be key=value", filter)};
+      filters[filter.substr(0, equals)].push_back(filter.substr(equals + 1));
+    }
+    const json answer = context.engine().post(
+        withQuery("/build/prune",
+                  {{"all", o->all ? "1" : ""},
+                   {"keep-storage",
+                    o->keep.empty() ? "" : std::to_string(parseSize(o->keep, "--keep-storage"))},
+                   {"filters", filters.empty() ? "" : filters.dump()}}),
+        json());
+    if (answer.contains("CachesDeleted") && answer["CachesDeleted"].is_array()) {
+      for (const auto& id : answer["CachesDeleted"]) std::cout << id.get<std::string>() << "\n";
+    }
+    std::cout << "Total reclaimed space: " << humanSize(answer.value("SpaceReclaimed", 0.0))
+              << "\n";
+  });
+}
+
+void addDiskUsageCommand(CLI::App& group, Context& context) {
+  auto* command = group.add_subcommand("du", "Show what the build cache holds");
+  command->callback([&context] {
+    const json usage = context.engine().get("/system/df");
+    Table table({"ID", "TYPE", "SIZE", "LAST USED", "USES", "DESCRIPTION"});
+    double total = 0;
+    for (const auto& item : usage.value("BuildCache", json::array())) {
+      total += item.value("Size", 0.0);
+      table.add({ellipsis(item.value("ID", ""), 25), item.value("Type", ""),
+                 humanSize(item.value("Size", 0.0)),
+                 ago(parseTimestamp(item.value("LastUsedAt", ""))),
+                 std::to_string(item.value("UsageCount", 0)),
+                 ellipsis(item.value("Description", ""), 60)});
+    }
+    std::cout << table.text() << "Total: " << humanSize(total) << "\n";
+  });
 }
 
 }  // namespace
@@ -184,6 +249,15 @@ void addBuildCommand(CLI::App& app, Context& context) {
           "Value of an ARG: K=V, or K from this environment");
   addList(command, "--label", o->labels, "Label of the image");
   addList(command, "--add-host", o->add_hosts, "Host-to-address mapping host:address");
+  addList(command, "--secret", o->secrets, "id=NAME,src=FILE or id=NAME,env=VARIABLE");
+  addList(command, "--ssh", o->ssh, "Not supported yet");
+  addList(command, "-o,--output", o->outputs,
+          "type=image|local|tar|oci|docker,dest=PATH; a folder; - for a tar on standard output");
+  addList(command, "--build-context", o->build_contexts,
+          "Named context: NAME=FOLDER, docker-image://…, git or http address");
+  addList(command, "--no-cache-filter", o->no_cache_filter, "Stages that are built again");
+  addList(command, "--cache-from", o->cache_from, "Accepted: the engine's own cache is used");
+  addList(command, "--cache-to", o->cache_to, "Not supported yet");
   command->add_option("-f,--file", o->dockerfile, "The Dockerfile; - reads it from standard input");
   command->add_option("--target", o->target, "Build up to this stage");
   command->add_option("--network", o->network, "Network of RUN: default or none")
@@ -191,16 +265,25 @@ void addBuildCommand(CLI::App& app, Context& context) {
   command->add_option("-m,--memory", o->memory, "Memory of RUN");
   command->add_option("--platform", o->platform, "Platform, like linux/amd64");
   command->add_option("--iidfile", o->iidfile, "Write the image's id to this file");
-  command->add_option("--progress", o->progress, "Accepted for compatibility: plain lines");
+  command->add_option("--metadata-file", o->metadata_file, "Write digests and names to this file");
+  command->add_option("--progress", o->progress, "auto, tty, plain, quiet or rawjson");
+  command->add_flag("--check", o->check, "Only check the Dockerfile");
   command->add_flag("--no-cache", o->no_cache, "Do every step again");
   command->add_flag("--pull", o->pull, "Fetch newer base images");
+  command->add_flag("--load", o->load, "Accepted: the image is in the engine anyway");
   command->add_flag("-q,--quiet", o->quiet, "Only the image's id");
   command->add_flag("--rm,!--no-rm", o->rm, "Accepted for compatibility");
   command
       ->add_option("CONTEXT", o->context,
-                   "The folder to build from, or - for a tar on standard input")
+                   "A folder, a git or http address, or - for a tar or Dockerfile on standard "
+                   "input")
       ->required();
   command->callback([&context, o] { context.exit_code = buildCommand(context, *o); });
+
+  auto* builder = app.add_subcommand("builder", "The build cache");
+  builder->require_subcommand(1);
+  addPruneCommand(*builder, context);
+  addDiskUsageCommand(*builder, context);
 }
 
 }  // namespace hull::cli

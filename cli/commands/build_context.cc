@@ -1,0 +1,248 @@
+// The build's context and secrets: packed here, or fetched by the engine.
+#include <fcntl.h>
+#include <fmt/format.h>
+#include <unistd.h>
+
+#include <array>
+#include <filesystem>
+#include <nlohmann/json.hpp>
+#include <thread>
+
+#include "base/base64.h"
+#include "base/error.h"
+#include "base/file.h"
+#include "base/random.h"
+#include "cli/client/context_tar.h"
+#include "cli/commands/build_options.h"
+
+namespace hull::cli {
+
+namespace fs = std::filesystem;
+using nlohmann::json;
+
+namespace {
+
+constexpr size_t kMaxDockerfileBytes = 4 << 20;
+constexpr size_t kMaxIgnoreFileBytes = 1 << 20;
+constexpr size_t kMaxSecretBytes = 500 * 1024;
+constexpr size_t kTarHeaderBytes = 512;
+constexpr const char* kNamedContextFolder = ".hull-contexts";
+
+// The tar is written by a thread of its own into a pipe; its failure is kept for the reader.
+class ContextSource final : public Source {
+ public:
+  explicit ContextSource(ContextOptions options) : pipe_(makePipe()) {
+    thread_ = std::thread([this, options = std::move(options)] {
+      try {
+        FdSink sink(pipe_.second.get());
+        writeContext(options, sink);
+      } catch (...) {
+        failure_ = std::current_exception();
+      }
+      pipe_.second.reset();
+    });
+  }
+  ~ContextSource() override {
+    pipe_.first.reset();  // a writer that is still at it gets EPIPE
+    if (thread_.joinable()) thread_.join();
+  }
+  size_t read(std::span<std::byte> into) override {
+    const size_t got = readSome(pipe_.first.get(), into);
+    if (got == 0 && thread_.joinable()) {
+      thread_.join();
+      if (failure_) std::rethrow_exception(failure_);
+    }
+    return got;
+  }
+
+ private:
+  FdPair pipe_;
+  std::exception_ptr failure_;
+  std::thread thread_;
+};
+
+// Standard input behind the bytes that were looked at.
+class PeekedInput final : public Source {
+ public:
+  explicit PeekedInput(std::string head) : head_(std::move(head)), rest_(head_) {}
+  size_t read(std::span<std::byte> into) override {
+    const size_t got = rest_.read(into);
+    return got > 0 ? got : readSome(STDIN_FILENO, into);
+  }
+
+ private:
+  std::string head_;
+  StringSource rest_;
+};
+
+std::string readStdin(std::string head = {}) {
+  PeekedInput input(std::move(head));
+  return readAll(input, kMaxDockerfileBytes, "Dockerfile from standard input");
+}
+
+bool isArchive(std::string_view head) {
+  return head.starts_with("\x1f\x8b") || head.starts_with("\x28\xb5\x2f\xfd") ||
+         head.starts_with("BZh") ||
+         head.starts_with(
+             "\xfd"
+             "7zXZ") ||
+         (head.size() >= 262 && head.substr(257, 5) == "ustar");
+}
+
+bool isAddress(const std::string& text) {
+  return text.find("://") != std::string::npos || text.starts_with("git@");
+}
+
+// Where the Dockerfile is: in the folder (its relative path), or outside (its contents).
+void locateDockerfile(const BuildOptions& o, ContextOptions& context) {
+  if (o.dockerfile == "-") {
+    context.outside_name = ".dockerfile." + randomHex(8);
+    context.outside_dockerfile = readStdin();
+    return;
+  }
+  const std::string path = o.dockerfile.empty() ? context.folder + "/Dockerfile" : o.dockerfile;
+  if (!fs::exists(path)) {
+    throw Exit{
+        1,
+        fmt::format("open {}: no such file (name the Dockerfile with -f, or the context's folder)",
+                    path)};
+  }
+  const std::string real = fs::canonical(path).string();
+  if (real.starts_with(context.folder + "/")) {
+    context.dockerfile =
+        fs::path(fs::absolute(path).lexically_normal()).lexically_relative(context.folder).string();
+    if (context.dockerfile.starts_with(".."))
+      context.dockerfile = real.substr(context.folder.size() + 1);
+    return;
+  }
+  context.outside_name = ".dockerfile." + randomHex(8);
+  context.outside_dockerfile = readFile(real, kMaxDockerfileBytes);
+  if (const std::string ignore = real + ".dockerignore"; fileExists(ignore))
+    context.outside_ignore = readFile(ignore, kMaxIgnoreFileBytes);
+}
+
+// Folders travel in the tar; anything else is a word for the engine.
+void addNamedContexts(const BuildOptions& o, ContextOptions& context, Query& query) {
+  json contexts = json::object();
+  for (const auto& item : o.build_contexts) {
+    const size_t equals = item.find('=');
+    const std::string name = item.substr(0, equals);
+    if (equals == std::string::npos || name.empty())
+      throw Exit{125, fmt::format("--build-context {}: must be name=folder or address", item)};
+    const std::string source = item.substr(equals + 1);
+    if (isAddress(source)) {
+      contexts[name] = source;
+      continue;
+    }
+    if (!fs::is_directory(source))
+      throw Exit{1, fmt::format("--build-context {}: no folder {}", name, source)};
+    const std::string prefix = fmt::format("{}/{}", kNamedContextFolder, context.others.size());
+    context.others.push_back({fs::canonical(source).string(), prefix});
+    contexts[name] = "context://" + prefix;
+  }
+  if (!contexts.empty()) query.emplace_back("buildcontexts", contexts.dump());
+}
+
+BuildContext fromFolder(const BuildOptions& o) {
+  ContextOptions options;
+  options.folder = fs::canonical(o.context).string();
+  locateDockerfile(o, options);
+  BuildContext context;
+  context.query.emplace_back(
+      "dockerfile", options.outside_name.empty() ? options.dockerfile : options.outside_name);
+  addNamedContexts(o, options, context.query);
+  context.body = std::make_unique<ContextSource>(std::move(options));
+  return context;
+}
+
+// A tar as it is, or a Dockerfile without a context.
+BuildContext fromStdin(const BuildOptions& o) {
+  if (o.dockerfile == "-")
+    throw Exit{125, "-f - and the context - cannot both be read from standard input"};
+  std::string head(kTarHeaderBytes, '\0');
+  head.resize(readFull(STDIN_FILENO, std::as_writable_bytes(std::span(head))));
+  BuildContext context;
+  ContextOptions options;
+  if (isArchive(head)) {
+    addNamedContexts(o, options, context.query);
+    if (!options.others.empty())
+      throw Exit{125, "--build-context with a folder needs a folder as the context, not a tar"};
+    context.query.emplace_back("dockerfile", o.dockerfile);
+    context.body = std::make_unique<PeekedInput>(std::move(head));
+    return context;
+  }
+  options.outside_name = o.dockerfile.empty() ? "Dockerfile" : o.dockerfile;
+  options.outside_dockerfile = readStdin(std::move(head));
+  addNamedContexts(o, options, context.query);
+  context.query.emplace_back("dockerfile", options.outside_name);
+  context.body = std::make_unique<ContextSource>(std::move(options));
+  return context;
+}
+
+}  // namespace
+
+BuildContext openBuildContext(const BuildOptions& o) {
+  if (o.context == "-") return fromStdin(o);
+  if (fs::is_directory(o.context)) return fromFolder(o);
+  if (!isAddress(o.context)) {
+    throw Exit{
+        1, fmt::format("build: no folder {} (the last argument is the build context)", o.context)};
+  }
+  BuildContext context;
+  ContextOptions options;
+  addNamedContexts(o, options, context.query);
+  if (!options.others.empty() || o.dockerfile == "-")
+    throw Exit{125, "a context from an address takes no folders or files from here"};
+  context.query.emplace_back("remote", o.context);
+  context.query.emplace_back("dockerfile", o.dockerfile);
+  return context;
+}
+
+namespace {
+
+std::string secretValue(const std::string& text) {
+  std::string id, file, variable, type;
+  for (size_t start = 0; start <= text.size();) {
+    const size_t comma = std::min(text.find(',', start), text.size());
+    const std::string field = text.substr(start, comma - start);
+    const size_t equals = field.find('=');
+    const std::string key = field.substr(0, equals);
+    const std::string value = equals == std::string::npos ? "" : field.substr(equals + 1);
+    if (key == "id" && !value.empty())
+      id = value;
+    else if ((key == "src" || key == "source") && !value.empty())
+      file = value;
+    else if (key == "env" && !value.empty())
+      variable = value;
+    else if (key == "type" && (value == "file" || value == "env"))
+      type = value;
+    else
+      throw Exit{
+          125, fmt::format("--secret {}: must be id=NAME,src=FILE or id=NAME,env=VARIABLE", text)};
+    start = comma + 1;
+  }
+  if (id.empty()) throw Exit{125, fmt::format("--secret {}: id=NAME is missing", text)};
+  if (type == "env" && variable.empty()) std::swap(variable, file);
+  if (file.empty() && variable.empty()) (getenv(id.c_str()) ? variable : file) = id;
+  if (file.empty()) {
+    const char* value = getenv(variable.c_str());
+    if (!value) throw Exit{1, fmt::format("--secret {}: no variable {} here", id, variable)};
+    return value;
+  }
+  return readFile(file, kMaxSecretBytes);
+}
+
+}  // namespace
+
+std::string secretsHeader(const std::vector<std::string>& secrets) {
+  json object = json::object();
+  for (const auto& text : secrets) {
+    const size_t at = text.find("id=");
+    const std::string id =
+        at == std::string::npos ? "" : text.substr(at + 3, text.find(',', at) - at - 3);
+    object[id] = base64Encode(secretValue(text));
+  }
+  return object.empty() ? "" : base64Encode(object.dump());
+}
+
+}  // namespace hull::cli

@@ -1,0 +1,50 @@
+// What `hull build` was asked for, and the parts of it: where the context comes from, secrets,
+// where the result goes. Main thread.
+#pragma once
+
+#include <memory>
+#include <string>
+#include <utility>
+#include <vector>
+
+#include "base/stream.h"
+#include "cli/commands/context.h"
+
+namespace hull::cli {
+
+struct BuildOptions {
+  std::vector<std::string> tags, build_args, labels, add_hosts, secrets, ssh, outputs,
+      build_contexts, no_cache_filter, cache_from, cache_to;
+  std::string dockerfile, target, network = "default", memory, iidfile, metadata_file, platform,
+                                  progress = "auto";
+  bool no_cache = false, pull = false, quiet = false, rm = true, check = false, load = false;
+  std::string context;
+};
+
+using Query = std::vector<std::pair<std::string, std::string>>;
+
+// The request's body, and the query's part that tells of it.
+struct BuildContext {
+  std::unique_ptr<Source> body;  // null: the engine fetches the context
+  Query query;
+};
+BuildContext openBuildContext(const BuildOptions& options);
+
+// The X-Build-Secrets header's value; empty without secrets. "id=x,src=path", "id=x,env=NAME", or a
+// lone id that names a variable or a file.
+std::string secretsHeader(const std::vector<std::string>& secrets);
+
+// --output: "type=local,dest=d", a lone folder, or "-" for a tar on standard output.
+struct BuildOutput {
+  enum class Type { kImage, kLocal, kTar, kOci, kDocker };
+  Type type = Type::kImage;
+  std::string destination;  // "-": standard output
+  std::string name;         // type=image: one more tag
+};
+BuildOutput parseOutput(const std::string& text);
+
+// Brings the image where `output` says.
+void writeOutput(const EngineClient& engine, const BuildOutput& output, const std::string& image,
+                 const std::vector<std::string>& tags);
+
+}  // namespace hull::cli
