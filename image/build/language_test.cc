@@ -104,7 +104,7 @@ TEST_F(Language, Line08Modifiers) {
   for (const char* item : {"a=d", "b=", "c=d", "d=s", "f=", "g=arbaz", "h=az", "i=foobar", "j=foo",
                            "k=fooXrbaz", "l=fooXrXz", "m=barbaz"})
     EXPECT_THAT(image.config.config.env, Contains(item));
-  EXPECT_THAT(failure("FROM scratch\nENV a=${u:?give u}\n"), HasSubstr("u: give u"));
+  EXPECT_THAT(failure("FROM scratch\nENV a=\"${u:?give u}\"\n"), HasSubstr("u: give u"));
   EXPECT_THAT(failure("FROM scratch\nENV a=${u?}\n"), HasSubstr("u: "));
   for (const char* bad : {"${v:#f}", "${v:%z}", "${v:/a/b}", "${v!}"})
     EXPECT_THAT(failure("FROM scratch\nENV v=1 a=" + std::string(bad) + "\n"),
@@ -146,7 +146,7 @@ TEST_F(Language, Line10FromOfCopyAndMountTakesNoVariables) {
 TEST_F(Language, Line11GlobalAndPlatformArgsAreVisibleOnceDeclared) {
   const auto image = build(
       "ARG B=scratch\nARG G=g\nFROM --platform=$BUILDPLATFORM $B\nENV a=[$G$TARGETARCH]\nARG "
-      "G\nARG TARGETARCH\nARG TARGETPLATFORM\nENV b=[$G $TARGETARCH $TARGETPLATFORM]\n");
+      "G\nARG TARGETARCH\nARG TARGETPLATFORM\nENV b=\"[$G $TARGETARCH $TARGETPLATFORM]\"\n");
   EXPECT_THAT(image.config.config.env, Contains("a=[]"));
   EXPECT_THAT(image.config.config.env, Contains("b=[g amd64 linux/amd64]"));
 }
@@ -472,16 +472,19 @@ std::string treeText(const RunMount& mount) {
 }
 
 TEST_F(Language, Line27MountsHaveTheirDefaultsAndBounds) {
+  std::string tree;  // what a mount names lives as long as its step
+  runner_.on_run = [&](const RunStep& step) { tree = treeText(step.mounts.at(0)); };
   build(
       "FROM scratch AS other\nCOPY f /from-stage\nFROM scratch\nWORKDIR /w\nRUN --mount=target=src "
       "--mount=type=bind,from=other,source=from-stage,target=/one,rw "
       "--mount=type=cache,target=/var//c/ --mount=type=tmpfs,target=/t,size=1m true\n",
       {{"f", "F"}});
+  runner_.on_run = nullptr;
   const auto mounts = mountsOf(runner_);
   ASSERT_EQ(mounts.size(), 4u);
   EXPECT_EQ(mounts[0].target, "/w/src");
   EXPECT_TRUE(mounts[0].read_only);
-  EXPECT_THAT(treeText(mounts[0]), HasSubstr("Dockerfile"));
+  EXPECT_THAT(tree, HasSubstr("Dockerfile"));
   EXPECT_FALSE(mounts[1].read_only);
   EXPECT_EQ(mounts[1].tree_file, "file");
   EXPECT_EQ(mounts[2].cache, (MountCache{"/var/c", false}));

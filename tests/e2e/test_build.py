@@ -23,8 +23,9 @@ class Build(EngineTest):
             f"FROM {BUSYBOX}\nARG WHO=nobody\nENV SHIP=hull\nRUN echo \"$SHIP for $WHO on $(uname -r)\" > /made\n"
             "WORKDIR /work\nCOPY --chown=user a.txt sub/ ./\nRUN ls -l /work > /listing && rm /etc/group && mkdir /empty\nUSER user\nCMD [\"sh\", \"-c\", \"id -un; pwd; cat a.txt b.txt /made\"]\n",
             a_dot_txt="A\n", sub__b_dot_txt="B\n"), "--build-arg", "WHO=me")
-        self.assertIn("Step 4/9", result.out)
-        self.assertIn("Successfully tagged", result.out)
+        self.assertRegex(result.err, r"#4 \[stage-0 4/9\] RUN echo")
+        self.assertRegex(result.err, r"#4 DONE [0-9.]+s")
+        self.assertIn(f"named {name}", result.err)
         run = self.run_in(image=name)
         lines = run.out.splitlines()
         self.assertEqual(lines[:4], ["user", "/work", "A", "B"])
@@ -35,7 +36,7 @@ class Build(EngineTest):
         folder = self.folder(f"FROM {BUSYBOX}\nCOPY a /a\nRUN cat /proc/sys/kernel/random/uuid > /id\n", a=unique())
         first, _ = self.build(folder)
         second, result = self.build(folder)
-        self.assertEqual(result.out.count("Using cache"), 2)
+        self.assertEqual(result.err.count(" CACHED\n"), 2)
         self.assertEqual(hull("inspect", "-f", "{{.Id}}", first).out, hull("inspect", "-f", "{{.Id}}", second).out)
         third, _ = self.build(folder, "--no-cache")
         self.assertNotEqual(hull("inspect", "-f", "{{.Id}}", first).out, hull("inspect", "-f", "{{.Id}}", third).out)
@@ -54,7 +55,7 @@ class Build(EngineTest):
     def test_a_failing_step_shows_where_and_what(self):
         name, result = self.build(self.folder(f"FROM {BUSYBOX}\nRUN echo last words; exit 9\n"), check=False)
         self.assertEqual(result.status, 1)
-        self.assertIn("last words", result.out)
+        self.assertIn("last output:\n  last words", result.err)
         self.assertIn("Dockerfile:2:5", result.err)
         self.assertIn("non-zero code: 9", result.err)
         self.assertFalse(have_image(name))
@@ -70,6 +71,59 @@ class Build(EngineTest):
         (folder / "f").write_text("data")
         hull("build", "-t", name, "-f", "-", str(folder), stdin=f"FROM {BUSYBOX}\nCOPY f /f\n")
         self.assertEqual(self.run_in("cat", "/f", image=name).out, "data")
+
+    def test_mounts_secrets_and_networks_of_steps(self):
+        cache = unique("cache")
+        folder = self.folder(
+            f"FROM {BUSYBOX} AS tools\nRUN echo from-stage > /tool\nFROM {BUSYBOX}\n"
+            "RUN --mount=target=/ctx,source=sub --mount=from=tools,source=/tool,target=/t,rw "
+            f"--mount=type=cache,id={cache},target=/cache --mount=type=tmpfs,target=/scratch "
+            "--mount=type=secret,id=tok --mount=type=secret,id=tok,env=TOK,target=/other "
+            "set -e; cat /ctx/b.txt /t; cat /run/secrets/tok | md5sum; [ \"$TOK\" = \"$(cat /other)\" ]; "
+            "stat -c %a /run/secrets/tok; echo 1 >> /cache/n; wc -l < /cache/n; ! touch /ctx/x 2>/dev/null; "
+            "echo changed > /t; echo x > /scratch/x; mkdir /done\n"
+            f"RUN --mount=type=cache,id={cache},target=/again echo 2 >> /again/n; wc -l < /again/n\n"
+            "RUN --network=none ls /sys/class/net > /nets\n"
+            "RUN <<EOF\n#!/bin/sh\necho by-script $0 > /script\nEOF\n",
+            sub__b_dot_txt="B\n")
+        secret = unique("secret-value")
+        (folder.parent / "tok").write_text(secret)
+        name, result = self.build(folder, "--secret", f"id=tok,src={folder.parent}/tok", "--progress", "plain")
+        for line in ("B", "from-stage", "400", "1", "2"):
+            self.assertRegex(result.err, rf"#\d+ [0-9.]+ {line}\n")
+        self.assertNotIn(secret, result.err)
+        out = self.run_in("sh", "-c", "ls -d /done; cat /nets /script; ls -A /cache /ctx /scratch /run/secrets /t /again /dev/pipes 2>/dev/null; true",
+                          image=name).out
+        self.assertEqual(out, "/done\nlo\nby-script /dev/pipes/EOF\n")
+        self.assertNotIn(secret, hull("history", "--no-trunc", name).out + hull("inspect", name).out)
+        saved = hull("save", name, text=False).out
+        self.assertNotIn(secret.encode(), saved)
+        du = hull("builder", "du").out
+        self.assertIn(cache, du)
+        self.assertNotIn(secret, du)
+
+    def test_stages_run_in_parallel_and_outputs_are_files(self):
+        folder = self.folder(f"FROM {BUSYBOX} AS a\nRUN echo A > /a\nFROM {BUSYBOX} AS b\nRUN echo B > /b\nFROM scratch\nCOPY --from=a /a /\nCOPY --from=b /b /d/\n")
+        out = self.temporary_folder() / "out"
+        hull("build", "-o", out, folder)
+        self.assertEqual((out / "a").read_text() + (out / "d" / "b").read_text(), "A\nB\n")
+        import io, tarfile
+        tar = tarfile.open(fileobj=io.BytesIO(hull("build", "-o", "-", folder, text=False).out))
+        self.assertEqual(sorted(tar.getnames()), ["a", "d", "d/b"])
+
+    def test_checks(self):
+        folder = self.folder("FROM scratch AS Big\nCMD x\n")
+        result = hull("build", "--check", folder, check=False)
+        self.assertEqual(result.status, 1)
+        self.assertIn("StageNameCasing: Stage name 'Big' should be lowercase (line 1)", result.err)
+        self.assertIn("rule/json-args-required/", result.err)
+
+    def test_a_hostile_build_ends_by_itself_and_harms_nothing(self):
+        folder = self.folder(f"FROM {BUSYBOX}\nRUN --mount=type=bind,target=/etc/../../../proc/../m true\n"
+                             "RUN yes endless | head -c 3000000; :(){ :|:& }; : & sleep 1; exit 7\n")
+        _, result = self.build(folder, check=False)
+        self.assertIn("non-zero code: 7", result.err)
+        self.assertEqual(self.run_in("echo", "fine").out, "fine\n")
 
     def test_the_example(self):
         if not have_image(DEBIAN):
