@@ -63,9 +63,6 @@ class BootTest : public testing::Test, protected VmmUnderTest {
       config_.uid = config_.gid = static_cast<uint32_t>(std::atoi(getenv("HULL_TEST_UID")));
     }
   }
-  static Fd readOnly(const Fd& file) {
-    return openFile("/proc/self/fd/" + std::to_string(file.get()), O_RDONLY);
-  }
   Fd kernel_, initrd_;
 };
 

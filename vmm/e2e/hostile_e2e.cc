@@ -31,7 +31,7 @@ class HostileVm : public VmmUnderTest {
   void prepare() {
     guest_ = openFile(bin_ + "/vmm-hostile-guest", O_RDONLY);
     constexpr uint64_t kDiskBytes = 1 << 20;
-    disk_ = fileWith(std::string(kDiskBytes, 'd'));
+    disk_ = readOnly(fileWith(std::string(kDiskBytes, 'd')));
     config_.memory_mib = 32;
     config_.kernel_fd = give(guest_.get());
     config_.early_serial = true;

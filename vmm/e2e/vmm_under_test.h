@@ -58,6 +58,10 @@ class VmmUnderTest {
     lseek(file.get(), 0, SEEK_SET);
     return file;
   }
+  // For read-only disks: hull-vmm takes no descriptor that can write for one.
+  static Fd readOnly(const Fd& file) {
+    return openFile("/proc/self/fd/" + std::to_string(file.get()), O_RDONLY);
+  }
   // The number under which hull-vmm will find `fd`.
   int give(int fd) {
     const int number = next_fd_++;
