@@ -97,6 +97,7 @@ int run(int argc, char** argv) {
   addDoctorCommand(app, context);
   addMachineCommands(app, context);
   addEndpointCommands(app, context);
+  addNetworkCommands(app, context);
   dropHelpShortcut(app);
   applyHelp(app);
   try {

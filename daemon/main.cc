@@ -27,6 +27,7 @@ struct Options {
   uint64_t default_memory_mib = 512;
   std::vector<std::string> layer_limits;
   bool debug = false;
+  bool uninstall = false;
 };
 
 std::string programFolder() {
@@ -62,6 +63,11 @@ void declare(CLI::App& app, Options& options) {
       ->capture_default_str();
   app.add_option("--subnet", options.network.subnet, "addresses of containers")
       ->capture_default_str();
+  app.add_option("--block-address", options.network.blocked,
+                 "address or subnet that no container reaches; may be repeated")
+      ->capture_default_str();
+  app.add_option("--open-host-port", options.network.open_host_ports,
+                 "port of this host that containers may use, like 5432/tcp; may be repeated");
   app.add_option("--insecure-registry", options.engine.registry.insecure_registries,
                  "registry (host:port) that is spoken to over plain HTTP; may be repeated");
   app.add_option("--registry-loopback", options.engine.registry.loopback_address,
@@ -80,6 +86,9 @@ void declare(CLI::App& app, Options& options) {
   app.add_flag("--stop-containers", options.engine.stop_containers,
                "stop the containers when the engine ends; otherwise they run on and the next "
                "engine takes them over");
+  app.add_flag("--uninstall", options.uninstall,
+               "take bridges, taps and packet rules off this host, and end; virtual machines that "
+               "still run lose their network");
   app.add_flag("--debug,-D", options.debug, "log every request");
   app.set_version_flag("--version,-v", std::string("hulld ") + kHullVersion);
 }
@@ -136,6 +145,16 @@ EngineParts partsOf(Options& options) {
   return parts;
 }
 
+// Leaves images and containers: their folder is the user's to remove.
+int uninstall(Options& options) {
+  const EngineLock lock(options.engine.root);  // no engine uses them
+  options.network.state_directory = options.engine.root + "/network";
+  Network::create(options.network)->shutdown();
+  log::info("this host's network is as if there had been no engine; " + options.engine.root +
+            " is left");
+  return 0;
+}
+
 }  // namespace
 }  // namespace hull::engine
 
@@ -155,6 +174,7 @@ int main(int argc, char** argv) {
     options.engine.default_memory_bytes = options.default_memory_mib << 20;
     options.engine.root = std::filesystem::absolute(options.engine.root).string();
     engine::blockSignals();
+    if (options.uninstall) return engine::uninstall(options);
     engine::serve(options.serve, [&] {
       engine::EngineLock lock(options.engine.root);  // before anything of the host is touched
       return std::make_unique<engine::Engine>(std::move(lock), engine::partsOf(options),

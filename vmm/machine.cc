@@ -72,7 +72,9 @@ void Machine::addDevices() {
     disks_.push_back(
         addDevice(std::make_unique<virtio::BlockDevice>(disk, config_.vcpus, *io_engine_, loop_)));
   }
-  if (config_.net) net_ = addDevice(std::make_unique<virtio::NetDevice>(*config_.net, loop_));
+  for (const auto& net : config_.nets) {
+    nets_.push_back(addDevice(std::make_unique<virtio::NetDevice>(net, loop_)));
+  }
   if (config_.vsock) addDevice(std::make_unique<virtio::VsockDevice>(*config_.vsock, loop_));
   addDevice(
       std::make_unique<virtio::ConsoleDevice>(config_.early_serial ? -1 : config_.console_fd));
@@ -221,8 +223,9 @@ std::string Machine::status() {
 void Machine::changeLimits(std::string_view line) {
   const LimitsChange change = parseLimitsChange(line);
   if (change.disk.empty()) {
-    if (net_ == nullptr) throw Error(ErrorKind::kNotFound, "change limits: there is no network");
-    return net_->setLimits(change.inbound, change.outbound);
+    if (nets_.empty()) throw Error(ErrorKind::kNotFound, "change limits: there is no network");
+    for (virtio::NetDevice* net : nets_) net->setLimits(change.inbound, change.outbound);
+    return;
   }
   const auto disk = std::find_if(disks_.begin(), disks_.end(),
                                  [&](const auto* each) { return each->id() == change.disk; });

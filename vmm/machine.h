@@ -104,7 +104,7 @@ class Machine final : private PlatformEvents {
   std::vector<std::unique_ptr<virtio::MmioTransport>> transports_;
   // Some of devices_, to talk to.
   std::vector<virtio::BlockDevice*> disks_;
-  virtio::NetDevice* net_ = nullptr;
+  std::vector<virtio::NetDevice*> nets_;
   virtio::BalloonDevice* balloon_ = nullptr;
 
   Fd signals_;

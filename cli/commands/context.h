@@ -48,6 +48,7 @@ void addStatsCommand(CLI::App& app, Context& context);
 void addChangeCommands(CLI::App& app, Context& context);  // diff commit
 void addDoctorCommand(CLI::App& app, Context& context);
 void addMachineCommands(CLI::App& app, Context& context);
+void addNetworkCommands(CLI::App& app, Context& context);  // network ls create connect …
 
 // A subcommand whose options stop at the first positional (docker run IMAGE COMMAND --its-flags):
 // what follows is in `words`. Unknown options before it are an error.

@@ -31,8 +31,8 @@ constexpr int kExitNotFound = 127;
 struct RunOptions {
   bool interactive = false, tty = false, detach = false, remove = false, read_only = false;
   bool privileged = false, publish_all = false, init = false, quiet = false;
-  std::string name, workdir, user, entrypoint, memory, hostname, network = "default",
-                                                                 pull = "missing";
+  std::string name, workdir, user, entrypoint, memory, hostname, pull = "missing";
+  std::string address, address6, mac;
   std::string platform, stop_signal, shm_size, restart, cidfile, domainname;
   double cpus = 0;
   int64_t pids_limit = 0;
@@ -41,6 +41,7 @@ struct RunOptions {
   std::vector<std::string> ulimits, security, volumes, attach, expose, group_add, sysctls, mounts;
   bool entrypoint_given = false, sig_proxy = true;
   std::string detach_keys;
+  std::vector<std::string> networks, aliases, dns_search, dns_options;
   std::vector<std::string> words;  // IMAGE [COMMAND] [ARG…]
 };
 
@@ -61,7 +62,12 @@ void addCreateOptions(CLI::App* command, RunOptions& o) {
   command->add_option("--cpus", o.cpus, "Number of CPUs");
   command->add_option("-h,--hostname", o.hostname, "Host name inside the container");
   command->add_option("--domainname", o.domainname, "Domain name inside the container");
-  command->add_option("--network,--net", o.network, "Network: default, bridge or none");
+  addList(command, "--network,--net", o.networks, "Network; may be given several times");
+  command->add_option("--ip", o.address, "IPv4 address in the (first) network");
+  command->add_option("--ip6", o.address6, "IPv6 address in the (first) network");
+  command->add_option("--mac-address", o.mac, "MAC address in the (first) network");
+  addList(command, "--network-alias,--net-alias", o.aliases,
+          "Another name for the container in the (first) network");
   command->add_option("--pull", o.pull, "Pull the image: always, missing, never")
       ->check(CLI::IsMember({"always", "missing", "never"}));
   command->add_flag("-q,--quiet", o.quiet, "No pull output");
@@ -76,10 +82,13 @@ void addCreateOptions(CLI::App* command, RunOptions& o) {
   addList(command, "-e,--env", o.env, "Environment variable K=V, or K from this environment");
   addList(command, "--env-file", o.env_files, "Read environment variables from a file");
   addList(command, "-l,--label", o.labels, "Label K=V");
-  addList(command, "-p,--publish", o.publish, "Publish a port: [[address:]host:]container[/tcp]");
+  addList(command, "-p,--publish", o.publish,
+          "Publish a port: [[address:]host:]container[/tcp|udp]");
   addList(command, "--expose", o.expose, "Expose a port");
   addList(command, "--add-host", o.add_host, "Host-to-address mapping host:address");
   addList(command, "--dns", o.dns, "DNS server");
+  addList(command, "--dns-search", o.dns_search, "Domain that is tried for short names");
+  addList(command, "--dns-option", o.dns_options, "Option of the resolver");
   addList(command, "--cap-add", o.cap_add, "Add a capability");
   addList(command, "--cap-drop", o.cap_drop, "Drop a capability");
   addList(command, "--tmpfs", o.tmpfs, "Mount a tmpfs: /path[:options]");
@@ -203,10 +212,27 @@ json restartPolicy(const std::string& text) {
   return policy;
 }
 
+std::string networkMode(const RunOptions& o) {
+  return o.networks.empty() ? "default" : o.networks.front();
+}
+
+// What is asked of the places in networks; the first is the network mode's.
+json networkingConfig(const RunOptions& o) {
+  json endpoints = json::object();
+  for (const auto& name : o.networks) endpoints[name] = json::object();
+  json first = json::object();
+  if (!o.aliases.empty()) first["Aliases"] = o.aliases;
+  if (!o.mac.empty()) first["MacAddress"] = o.mac;
+  if (!o.address.empty()) first["IPAMConfig"]["IPv4Address"] = o.address;
+  if (!o.address6.empty()) first["IPAMConfig"]["IPv6Address"] = o.address6;
+  if (!first.empty()) endpoints[networkMode(o)] = first;
+  return {{"EndpointsConfig", endpoints}};
+}
+
 json hostConfig(const RunOptions& o, json& exposed) {
   json bindings = json::object();
   for (const auto& spec : o.publish) addPublished(exposed, bindings, spec);
-  json config = {{"AutoRemove", o.remove},     {"NetworkMode", o.network},
+  json config = {{"AutoRemove", o.remove},     {"NetworkMode", networkMode(o)},
                  {"PortBindings", bindings},   {"ReadonlyRootfs", o.read_only},
                  {"Privileged", o.privileged}, {"PublishAllPorts", o.publish_all}};
   if (!o.memory.empty()) config["Memory"] = parseSize(o.memory, "-m, --memory");
@@ -224,10 +250,9 @@ json hostConfig(const RunOptions& o, json& exposed) {
   for (const auto& item : o.ulimits) config["Ulimits"].push_back(ulimit(item));
   if (!o.sysctls.empty()) config["Sysctls"] = keyValues(o.sysctls);
   const std::pair<const char*, const std::vector<std::string>&> lists[] = {
-      {"ExtraHosts", o.add_host},  {"Dns", o.dns},
-      {"CapAdd", o.cap_add},       {"CapDrop", o.cap_drop},
-      {"SecurityOpt", o.security}, {"Binds", o.volumes},
-      {"GroupAdd", o.group_add}};
+      {"ExtraHosts", o.add_host},    {"Dns", o.dns},        {"DnsSearch", o.dns_search},
+      {"DnsOptions", o.dns_options}, {"CapAdd", o.cap_add}, {"CapDrop", o.cap_drop},
+      {"SecurityOpt", o.security},   {"Binds", o.volumes},  {"GroupAdd", o.group_add}};
   for (const auto& [key, list] : lists) {
     if (!list.empty()) config[key] = list;
   }
@@ -272,7 +297,8 @@ json createBody(const RunOptions& o) {
                {"AttachStderr", attached},
                {"Labels", keyValues(o.labels)},
                {"ExposedPorts", exposed},
-               {"HostConfig", host}};
+               {"HostConfig", host},
+               {"NetworkingConfig", networkingConfig(o)}};
   if (o.words.size() > 1)
     body["Cmd"] = std::vector<std::string>(o.words.begin() + 1, o.words.end());
   if (o.entrypoint_given) {

@@ -51,11 +51,17 @@ bool ancestorFits(Engine& engine, const Filters& filters, const ContainerRecord&
          });
 }
 
-bool networkFits(const Filters& filters, const Container& container) {
+bool networkFits(Engine& engine, const Filters& filters, const Container& container) {
   const auto& wanted = filters.get("network");
-  const std::string name = container.spec().network ? "bridge" : "none";
-  return wanted.empty() || filters.allows("network", name) ||
-         filters.allows("network", networkId(name));
+  if (wanted.empty()) return true;
+  const ContainerState state = container.state();
+  return std::any_of(wanted.begin(), wanted.end(), [&](const std::string& name) {
+    const auto network = engine.networks().find(name);
+    if (!network) return false;
+    if (network->spec.id.empty()) return !container.spec().network;
+    return std::any_of(state.endpoints.begin(), state.endpoints.end(),
+                       [&](const Endpoint& each) { return each.network == network->spec.id; });
+  });
 }
 
 bool portFits(const std::vector<std::string>& wanted, const std::vector<std::string>& have) {
@@ -75,14 +81,14 @@ bool containerFits(Engine& engine, const Filters& filters, const Container& cont
       });
   std::vector<std::string> published;
   for (const auto& port : state.ports)
-    published.push_back(std::to_string(port.guest_port) + "/tcp");
+    published.push_back(std::to_string(port.guest_port) + "/" + port.protocol);
   const bool exited_fits =
       !filters.has("exited") || (state.status == Status::kExited &&
                                  filters.allows("exited", std::to_string(state.exit_code)));
   return id_fits && exited_fits && anyName(filters, record.name) &&
          filters.allows("status", toString(state.status)) &&
          filters.labelsFit(container.spec().labels) && ancestorFits(engine, filters, record) &&
-         networkFits(filters, container) && portFits(filters.get("publish"), published) &&
+         networkFits(engine, filters, container) && portFits(filters.get("publish"), published) &&
          portFits(filters.get("expose"), container.spec().exposed_ports) &&
          !filters.has("volume") && filters.allows("health", "none");
 }

@@ -24,65 +24,6 @@ Json stateJson(const ContainerState& state) {
           {"FinishedAt", timeText(state.finished_ns)}};
 }
 
-// "80/tcp": bindings when published, null when only exposed.
-Json portsJson(const ContainerSpec& spec, const ContainerState& state) {
-  Json ports = Json::object();
-  if (!state.running()) return ports;
-  for (const std::string& port : spec.exposed_ports) ports[port] = nullptr;
-  for (const PortMapping& port : state.ports) {
-    Json& list = ports[std::to_string(port.guest_port) + "/tcp"];
-    if (list.is_null()) list = Json::array();
-    list.push_back({{"HostIp", port.host_address}, {"HostPort", std::to_string(port.host_port)}});
-  }
-  return ports;
-}
-
-Json endpointJson(Engine& engine, const Container& container, const ContainerState& state) {
-  const auto& network = engine.parts().network;
-  const bool connected = state.running() && !state.address.empty();
-  const std::string name = container.spec().network ? "bridge" : "none";
-  return {{"IPAMConfig", nullptr},
-          {"Links", nullptr},
-          {"Aliases", nullptr},
-          {"MacAddress", ""},
-          {"DriverOpts", nullptr},
-          {"NetworkID", networkId(name)},
-          {"EndpointID", state.running() ? networkId(container.id()) : ""},
-          {"Gateway", connected && network ? network->gateway() : ""},
-          {"IPAddress", connected ? state.address : ""},
-          {"IPPrefixLen", connected ? 16 : 0},
-          {"IPv6Gateway", ""},
-          {"GlobalIPv6Address", ""},
-          {"GlobalIPv6PrefixLen", 0},
-          {"DNSNames", nullptr}};
-}
-
-Json networksJson(Engine& engine, const Container& container, const ContainerState& state) {
-  return {{container.spec().network ? "bridge" : "none", endpointJson(engine, container, state)}};
-}
-
-Json networkSettings(Engine& engine, const Container& container, const ContainerState& state) {
-  const Json endpoint = endpointJson(engine, container, state);
-  return {{"Bridge", ""},
-          {"SandboxID", state.running() ? networkId("sandbox " + container.id()) : ""},
-          {"SandboxKey", ""},
-          {"Ports", portsJson(container.spec(), state)},
-          {"HairpinMode", false},
-          {"LinkLocalIPv6Address", ""},
-          {"LinkLocalIPv6PrefixLen", 0},
-          {"SecondaryIPAddresses", nullptr},
-          {"SecondaryIPv6Addresses", nullptr},
-          {"EndpointID", endpoint["EndpointID"]},
-          {"Gateway", endpoint["Gateway"]},
-          {"GlobalIPv6Address", ""},
-          {"GlobalIPv6PrefixLen", 0},
-          {"IPAddress", endpoint["IPAddress"]},
-          {"IPPrefixLen", endpoint["IPPrefixLen"]},
-          {"IPv6Gateway", ""},
-          {"MacAddress", ""},
-          {"Networks", networksJson(engine, container, state)}};
-}
-
 std::string statusText(const ContainerState& state) {
   const int64_t now = nowNs();
   const std::string code = std::to_string(state.exit_code);
@@ -167,7 +108,7 @@ Json containerSummary(Engine& engine, const Container& container, bool with_size
     ports.push_back({{"IP", port.host_address},
                      {"PrivatePort", port.guest_port},
                      {"PublicPort", port.host_port},
-                     {"Type", "tcp"}});
+                     {"Type", port.protocol}});
   }
   const Json host = Json::parse(record.documents.host_config);
   Json summary{{"Id", record.id},

@@ -1,10 +1,9 @@
-// Times, networks, events, execs.
+// Times, events, execs.
 #include "daemon/api/shapes.h"
 
 #include <cstdio>
 #include <ctime>
 
-#include "base/hash.h"
 #include "daemon/engine/json_fields.h"
 #include "daemon/vm/output_log.h"
 
@@ -87,50 +86,6 @@ Json execJson(const Exec& exec) {
           {"ContainerID", exec.container()->id()},
           {"DetachKeys", spec.detach_keys},
           {"Pid", state.pid}};
-}
-
-std::string networkId(const std::string& name) {
-  return sha256Hex("hull network " + name);
-}
-
-Json networkJson(Engine& engine, const std::string& name, bool with_containers) {
-  Json ipam{{"Driver", "default"}, {"Options", nullptr}, {"Config", Json::array()}};
-  Json options = Json::object();
-  Json containers = Json::object();
-  const auto& network = engine.parts().network;
-  if (name == "bridge" && network) {
-    ipam["Config"].push_back({{"Subnet", network->subnet()}, {"Gateway", network->gateway()}});
-    options["com.docker.network.bridge.default_bridge"] = "true";
-    options["com.docker.network.bridge.name"] = "hull0";
-  }
-  if (with_containers) {
-    for (const auto& container : engine.containers().list()) {
-      const ContainerState state = container->state();
-      if (!state.running() || container->spec().network != (name == "bridge")) continue;
-      containers[container->id()] = {
-          {"Name", container->name()},
-          {"EndpointID", networkId(container->id())},
-          {"MacAddress", ""},
-          {"IPv4Address", state.address.empty() ? "" : state.address + "/16"},
-          {"IPv6Address", ""}};
-    }
-  }
-  return {{"Name", name},
-          {"Id", networkId(name)},
-          {"Created", "2020-01-01T00:00:00Z"},
-          {"Scope", "local"},
-          {"Driver", name == "bridge" ? "bridge" : "null"},
-          {"EnableIPv4", name == "bridge"},
-          {"EnableIPv6", false},
-          {"IPAM", ipam},
-          {"Internal", false},
-          {"Attachable", false},
-          {"Ingress", false},
-          {"ConfigFrom", {{"Network", ""}}},
-          {"ConfigOnly", false},
-          {"Containers", containers},
-          {"Options", options},
-          {"Labels", Json::object()}};
 }
 
 Json eventJson(const Event& event) {

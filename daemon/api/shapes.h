@@ -29,8 +29,11 @@ Json imageManifests(Engine& engine, const image::Image& image);
 Json imageHistory(const image::ImageStore& images, const image::Image& image);
 Json runtimeConfigJson(const image::RuntimeConfig& config);
 
-Json networkJson(Engine& engine, const std::string& name, bool with_containers);  // bridge, none
-std::string networkId(const std::string& name);
+Json networkJson(Engine& engine, const NetworkRecord& network, bool with_containers);
+size_t networkMembers(Engine& engine, const NetworkRecord& network);  // running ones
+// The container's networks by name, and NetworkSettings of inspect.
+Json networksJson(Engine& engine, const Container& container, const ContainerState& state);
+Json networkSettings(Engine& engine, const Container& container, const ContainerState& state);
 Json eventJson(const Event& event);
 
 }  // namespace hull::engine::api

@@ -27,7 +27,7 @@ std::vector<image::Digest> diffIds(const ContainerRecord& record) {
 }  // namespace
 
 // Boots a VM on the container's disks and makes its container; the network only `with_network`.
-// On failure nothing is left behind. `state` gets address and ports.
+// On failure nothing is left behind. `state` gets endpoints and ports.
 std::unique_ptr<Vm> Containers::boot(Container& container, bool with_network,
                                      ContainerState& state) {
   const ContainerSpec& spec = container.spec();
@@ -38,44 +38,20 @@ std::unique_ptr<Vm> Containers::boot(Container& container, bool with_network,
   vm_spec.vcpus = spec.vcpus == 0 ? options_.default_vcpus : spec.vcpus;
   vm_spec.root = parts_.images->rootDisk(diffIds(container.record()));
   vm_spec.writable_bytes = options_.writable_disk_bytes;
-  Attachment attachment;
-  if (with_network) {
-    if (!parts_.network) {
-      throw Error(ErrorKind::kUnavailable, "connect container " + container.id() +
-                                               " to the default network: " + parts_.network_error +
-                                               " (or run it with --network none)");
-    }
-    attachment = parts_.network->attach(container.id());
-    vm_spec.network = VmNetwork{std::move(attachment.tap), attachment.mac, attachment.mtu};
+  std::vector<Attachment> cards;
+  if (with_network) cards = attachNetworks(container, state);
+  for (Attachment& card : cards) {
+    vm_spec.networks.push_back({std::move(card.tap), card.mac, card.mtu});
   }
   try {
     auto vm = parts_.start_vm(std::move(vm_spec));
-    if (with_network) {
-      vm->request("", guest::ConfigureNetwork{attachment.address, attachment.prefix_length,
-                                              attachment.gateway, attachment.mtu});
-      std::vector<PortMapping> ports;
-      for (const PortBinding& port : spec.ports) {
-        ports.push_back({port.host_address, port.host_port, port.guest_port});
-      }
-      if (!ports.empty()) state.ports = parts_.network->publish(container.id(), ports);
-      state.address = attachment.address;
-    }
-    vm->request(container.id(), createMessage(spec, container.hostname(), attachment.address,
-                                              attachment.gateway, true));
+    configureCards(*vm, cards);
+    state.ports = publishPorts(container, cards);
+    vm->request(container.id(), createMessage(spec, container.hostname(), cards, true));
     return vm;
   } catch (...) {
     if (with_network) detachNetwork(container);
     throw;
-  }
-}
-
-void Containers::detachNetwork(const Container& container) {
-  if (!container.spec().network || !parts_.network) return;
-  try {
-    parts_.network->unpublish(container.id());
-    parts_.network->detach(container.id());
-  } catch (const Error& error) {
-    log::warning("disconnect container " + container.id() + ": " + error.what());
   }
 }
 
@@ -129,8 +105,8 @@ void Containers::launch(const std::shared_ptr<Container>& container) {
     state.finished_ns = 0;
     state.stopped_by_user = false;
     state.pid = started.pid;
-    state.address = started.address;
     state.ports = started.ports;
+    if (spec.network) state.endpoints = started.endpoints;
   });
   container->beginRun(run);
   publish(*container, "start");
@@ -200,8 +176,7 @@ void Containers::finish(const std::shared_ptr<Container>& container,
       state.out_of_memory = end.process && end.process->out_of_memory;
       state.finished_ns = nowNs();
       state.pid = 0;
-      state.address.clear();
-      state.ports.clear();
+      forgetPlaces(state);
     });
     if (end.process && end.process->out_of_memory) publish(*container, "oom");
     publish(*container, "die", {{"exitCode", std::to_string(exit_code)}});

@@ -186,7 +186,7 @@ void refuseUnsupported(const Json& host) {
 
 // --- reading the documents ---
 
-bool networkOf(const Json& host, const Json& endpoints) {
+bool networkOf(const Json& host) {
   const std::string mode = fields::text(host, "NetworkMode");
   if (mode == "none") return false;
   if (mode == "host") {
@@ -199,14 +199,7 @@ bool networkOf(const Json& host, const Json& endpoints) {
                  "\": sharing another container's network is not "
                  "supported yet");
   }
-  // Not kNotFound: to a client a 404 of create means a missing image, and it would pull.
-  if (mode != "bridge") invalid("network " + mode + " not found");
-  for (const auto& [name, endpoint] : endpoints.items()) {
-    if (name != "bridge" && name != "default") {
-      invalid("network " + name + " not found");
-    }
-  }
-  return true;
+  return true;  // whether there is such a network, Networks knows
 }
 
 uint16_t portNumber(std::string_view text, const std::string& whole) {
@@ -233,15 +226,21 @@ void addBindings(const std::string& port, const Json& list, std::vector<PortBind
   const auto [number, protocol] = guestPort(port);
   if (!list.is_array()) fields::wrongType("PortBindings", "lists of bindings");
   for (const Json& item : list) {
-    if (protocol != "tcp") {
-      notSupported("publish port " + port + ": only TCP ports can be published yet");
+    if (protocol == "sctp") {
+      notSupported("publish port " + port + ": only TCP and UDP ports can be published");
     }
     PortBinding binding{number, protocol, fields::text(item, "HostIp"), 0};
     const std::string host_port = fields::text(item, "HostPort");
-    if (host_port.find('-') != std::string::npos) {
-      notSupported("publish port " + port + ": ranges of host ports are not supported yet");
+    const size_t dash = host_port.find('-');
+    if (!host_port.empty()) {
+      binding.host_port = portNumber(std::string_view(host_port).substr(0, dash), host_port);
     }
-    if (!host_port.empty()) binding.host_port = portNumber(host_port, host_port);
+    if (dash != std::string::npos) {
+      binding.host_port_last = portNumber(std::string_view(host_port).substr(dash + 1), host_port);
+      if (binding.host_port == 0 || binding.host_port_last < binding.host_port) {
+        invalid("invalid range of host ports: \"" + host_port + "\"");
+      }
+    }
     if (binding.host_address.empty()) binding.host_address = "0.0.0.0";
     ports.push_back(binding);
     if (ports.size() > kMaxPortBindings) invalid("too many published ports");
@@ -261,7 +260,7 @@ std::vector<PortBinding> portsOf(const Json& config, const Json& host) {
   }
   for (const std::string& port : fields::keys(config, "ExposedPorts")) {
     const auto [number, protocol] = guestPort(port);
-    if (fields::boolean(host, "PublishAllPorts") && protocol == "tcp" && !bound.contains(port)) {
+    if (fields::boolean(host, "PublishAllPorts") && protocol != "sctp" && !bound.contains(port)) {
       ports.push_back({number, protocol, "0.0.0.0", 0});
     }
   }
@@ -400,6 +399,7 @@ void readConfig(const Json& config, ContainerSpec& spec) {
   spec.user = fields::text(config, "User");
   spec.hostname = fields::text(config, "Hostname");
   spec.domainname = fields::text(config, "Domainname");
+  spec.mac_address = fields::text(config, "MacAddress");
   spec.stop_signal = fields::text(config, "StopSignal");
   if (!spec.stop_signal.empty()) signalNumber(spec.stop_signal);
   if (fields::find(config, "StopTimeout")) {
@@ -475,7 +475,8 @@ ContainerSpec specOf(const ContainerDocuments& documents) {
   const Json endpoints = fields::parseObject(documents.endpoints, "the endpoints");
   ContainerSpec spec;
   readConfig(config, spec);
-  spec.network = networkOf(host, endpoints);
+  spec.network = networkOf(host);
+  spec.network_mode = fields::text(host, "NetworkMode");
   spec.ports = portsOf(config, host);
   readRestart(host, spec);
   readResources(host, spec);

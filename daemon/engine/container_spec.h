@@ -22,9 +22,10 @@ inline constexpr size_t kMaxPortBindings = 1024;
 
 struct PortBinding {
   uint16_t guest_port = 0;
-  std::string protocol;  // "tcp"
+  std::string protocol;  // "tcp", "udp"
   std::string host_address;
-  uint16_t host_port = 0;  // 0: any free one
+  uint16_t host_port = 0;       // 0: any free one
+  uint16_t host_port_last = 0;  // not 0: any free one from host_port to this
   bool operator==(const PortBinding&) const = default;
 };
 
@@ -54,6 +55,8 @@ struct ContainerSpec {
   uint64_t memory_bytes = 0;  // 0: default
   uint32_t vcpus = 0;         // 0: default
   bool network = true;        // false: none
+  std::string network_mode;   // "bridge", or the name or id of a network of the user's
+  std::string mac_address;    // of the first card; empty: any
   std::vector<PortBinding> ports;
   bool auto_remove = false;
   RestartPolicy restart = RestartPolicy::kNo;

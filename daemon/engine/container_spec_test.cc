@@ -88,6 +88,9 @@ TEST(ContainerSpecTest, HostConfigIsRead) {
   EXPECT_EQ(spec.restart, RestartPolicy::kOnFailure);
   EXPECT_THAT(spec.ports, ElementsAre(PortBinding{80, "tcp", "127.0.0.1", 8080},
                                       PortBinding{80, "tcp", "0.0.0.0", 0}));
+  EXPECT_THAT(
+      specFor(R"({"HostConfig":{"PortBindings":{"53/udp":[{"HostPort":"5300-5310"}]}}})").ports,
+      ElementsAre(PortBinding{53, "udp", "0.0.0.0", 5300, 5310}));
   EXPECT_EQ(specFor("{}").capabilities, 0xa80425fbu);
   EXPECT_EQ(specFor(R"({"HostConfig":{"CpuQuota":250000,"CpuPeriod":100000}})").vcpus, 3u);
   EXPECT_EQ(specFor(R"({"HostConfig":{"PublishAllPorts":true}})").ports.size(), 1u);
@@ -102,9 +105,10 @@ TEST(ContainerSpecTest, RefusesWhatItCannotDoWithAWordOnWhy) {
   EXPECT_THAT(refusal(R"({"HostConfig":{"LogConfig":{"Type":"syslog"}}})", kNot),
               HasSubstr("json-file"));
   EXPECT_THAT(refusal(R"({"HostConfig":{"Mounts":[{"Type":"bind"}]}})", kNot), HasSubstr("bind"));
-  EXPECT_THAT(refusal(R"({"HostConfig":{"PortBindings":{"53/udp":[{}]}}})", kNot),
+  EXPECT_THAT(refusal(R"({"HostConfig":{"PortBindings":{"53/sctp":[{}]}}})", kNot),
               HasSubstr("TCP"));
-  EXPECT_EQ(refusal(R"({"HostConfig":{"NetworkMode":"mine"}})"), "network mine not found");
+  EXPECT_THAT(refusal(R"({"HostConfig":{"PortBindings":{"53/udp":[{"HostPort":"9-8"}]}}})"),
+              HasSubstr("range"));
   EXPECT_THAT(refusal(R"({"HostConfig":{"Memory":1}})"), HasSubstr("6MB"));
   EXPECT_THAT(refusal(R"({"HostConfig":{"NanoCpus":-1}})"), HasSubstr("CPUs"));
   EXPECT_THAT(refusal(R"({"HostConfig":{"CapAdd":["NONSENSE"]}})"), HasSubstr("CAP_NONSENSE"));

@@ -22,6 +22,40 @@ constexpr std::array<std::pair<Status, std::string_view>, 7> kNames{{
     {Status::kDead, "dead"},
 }};
 
+Json toJson(const Endpoint& endpoint) {
+  return {{"network", endpoint.network},
+          {"aliases", endpoint.aliases},
+          {"wanted_address", endpoint.wanted_address},
+          {"wanted_address6", endpoint.wanted_address6},
+          {"wanted_mac", endpoint.wanted_mac},
+          {"id", endpoint.id},
+          {"address", endpoint.address},
+          {"prefix_length", endpoint.prefix_length},
+          {"gateway", endpoint.gateway},
+          {"address6", endpoint.address6},
+          {"prefix_length6", endpoint.prefix_length6},
+          {"gateway6", endpoint.gateway6},
+          {"mac", endpoint.mac}};
+}
+
+Endpoint endpointOf(const Json& object) {
+  Endpoint endpoint;
+  endpoint.network = fields::text(object, "network");
+  endpoint.aliases = fields::texts(object, "aliases");
+  endpoint.wanted_address = fields::text(object, "wanted_address");
+  endpoint.wanted_address6 = fields::text(object, "wanted_address6");
+  endpoint.wanted_mac = fields::text(object, "wanted_mac");
+  endpoint.id = fields::text(object, "id");
+  endpoint.address = fields::text(object, "address");
+  endpoint.prefix_length = static_cast<uint8_t>(fields::integer(object, "prefix_length"));
+  endpoint.gateway = fields::text(object, "gateway");
+  endpoint.address6 = fields::text(object, "address6");
+  endpoint.prefix_length6 = static_cast<uint8_t>(fields::integer(object, "prefix_length6"));
+  endpoint.gateway6 = fields::text(object, "gateway6");
+  endpoint.mac = fields::text(object, "mac");
+  return endpoint;
+}
+
 [[noreturn]] void conflict(const std::string& message) {
   throw Error(ErrorKind::kConflict, message);
 }
@@ -46,9 +80,13 @@ Status parseStatus(std::string_view text) {
 std::string toJson(const ContainerState& state) {
   Json ports = Json::array();
   for (const PortMapping& port : state.ports) {
-    ports.push_back(
-        {{"address", port.host_address}, {"host", port.host_port}, {"guest", port.guest_port}});
+    ports.push_back({{"address", port.host_address},
+                     {"host", port.host_port},
+                     {"guest", port.guest_port},
+                     {"protocol", port.protocol}});
   }
+  Json endpoints = Json::array();
+  for (const Endpoint& endpoint : state.endpoints) endpoints.push_back(toJson(endpoint));
   return fields::dump({{"status", toString(state.status)},
                        {"exit_code", state.exit_code},
                        {"out_of_memory", state.out_of_memory},
@@ -58,8 +96,8 @@ std::string toJson(const ContainerState& state) {
                        {"restarts", state.restarts},
                        {"stopped_by_user", state.stopped_by_user},
                        {"pid", state.pid},
-                       {"address", state.address},
-                       {"ports", ports}});
+                       {"ports", ports},
+                       {"endpoints", endpoints}});
 }
 
 ContainerState parseState(std::string_view json) {
@@ -74,13 +112,16 @@ ContainerState parseState(std::string_view json) {
   state.restarts = fields::integer(object, "restarts");
   state.stopped_by_user = fields::boolean(object, "stopped_by_user");
   state.pid = fields::integer(object, "pid");
-  state.address = fields::text(object, "address");
   if (const Json* ports = fields::find(object, "ports")) {
     for (const Json& port : *ports) {
-      state.ports.push_back({fields::text(port, "address"),
-                             static_cast<uint16_t>(fields::integer(port, "host")),
-                             static_cast<uint16_t>(fields::integer(port, "guest"))});
+      state.ports.push_back(
+          {fields::text(port, "address"), static_cast<uint16_t>(fields::integer(port, "host")),
+           static_cast<uint16_t>(fields::integer(port, "guest")), fields::text(port, "protocol")});
+      if (state.ports.back().protocol.empty()) state.ports.back().protocol = "tcp";
     }
+  }
+  if (const Json* endpoints = fields::find(object, "endpoints")) {
+    for (const Json& endpoint : *endpoints) state.endpoints.push_back(endpointOf(endpoint));
   }
   return state;
 }

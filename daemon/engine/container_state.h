@@ -15,6 +15,18 @@ enum class Status { kCreated, kRunning, kPaused, kRestarting, kRemoving, kExited
 std::string_view toString(Status status);   // "created", …
 Status parseStatus(std::string_view text);  // throws kInvalidArgument
 
+// A container's place in one network.
+struct Endpoint {
+  std::string network;  // NetworkSpec::id
+  // As asked:
+  std::vector<std::string> aliases;
+  std::string wanted_address, wanted_address6, wanted_mac;
+  // While it runs:
+  std::string id;
+  std::string address, gateway, address6, gateway6, mac;
+  uint8_t prefix_length = 0, prefix_length6 = 0;
+};
+
 struct ContainerState {
   Status status = Status::kCreated;
   int exit_code = 0;
@@ -26,8 +38,9 @@ struct ContainerState {
   bool stopped_by_user = false;  // no restart policy brings it back
   // While it runs:
   int64_t pid = 0;  // of the VMM
-  std::string address;
   std::vector<PortMapping> ports;
+  // Connecting and disconnecting change them at any time.
+  std::vector<Endpoint> endpoints;
 
   bool running() const { return status == Status::kRunning || status == Status::kPaused; }
 };

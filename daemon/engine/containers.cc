@@ -10,6 +10,7 @@
 #include "daemon/engine/execs.h"
 #include "daemon/engine/guest_files.h"
 #include "daemon/engine/names.h"
+#include "daemon/engine/networks.h"
 
 namespace hull::engine {
 
@@ -48,10 +49,12 @@ void checkPlatform(const std::string& platform, const image::Image& image) {
 
 }  // namespace
 
-Containers::Containers(EngineParts& parts, const EngineOptions& options, EventBus& events)
+Containers::Containers(EngineParts& parts, const EngineOptions& options, EventBus& events,
+                       Networks& networks)
     : parts_(parts),
       options_(options),
       events_(events),
+      networks_(networks),
       db_((makeDirectories(options.root + "/containers", 0711), options.root + "/engine.db")) {}
 
 Containers::~Containers() {
@@ -92,6 +95,8 @@ Containers::Created Containers::create(std::string_view body, std::string_view n
   record.documents = completeDocuments(body, image->config.config);
   const ContainerSpec spec = specOf(record.documents);
   (void)createMessage(spec, "check", "", "", true);  // refuses bad hosts and servers now
+  ContainerState state;
+  state.endpoints = networks_.endpointsOf(spec, record.documents.endpoints);
   const bool named = !name.empty();
   const std::string folder = folderOf(record.id);
   makeDirectories(folder, 0711);
@@ -99,8 +104,8 @@ Containers::Created Containers::create(std::string_view body, std::string_view n
     record.name = named ? checkedName(name) : randomName();
     if (attempt > kNameAttempts / 2) record.name += "_" + shortId(record.id).substr(0, 6);
     try {
-      const auto container = std::make_shared<Container>(record, ContainerState{}, folder);
-      db_.insert(record, {});
+      const auto container = std::make_shared<Container>(record, state, folder);
+      db_.insert(record, state);
       {
         const std::lock_guard lock(mutex_);
         containers_.emplace(record.id, container);
@@ -291,6 +296,7 @@ void Containers::rename(const std::shared_ptr<Container>& container, std::string
   }
   db_.rename(container->id(), wanted);
   container->setName(wanted);
+  if (parts_.network && container->run()) parts_.network->rename(container->id(), old, wanted);
   publish(*container, "rename", {{"oldName", "/" + old}});
 }
 

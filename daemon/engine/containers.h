@@ -24,6 +24,8 @@
 namespace hull::engine {
 
 class Execs;
+class Networks;
+struct NetworkRecord;
 
 struct StopOptions {
   std::optional<std::string> signal;  // default: the container's, SIGTERM
@@ -32,7 +34,8 @@ struct StopOptions {
 
 class Containers {
  public:
-  Containers(EngineParts& parts, const EngineOptions& options, EventBus& events);
+  Containers(EngineParts& parts, const EngineOptions& options, EventBus& events,
+             Networks& networks);
   ~Containers();
 
   // Adopts what runs, finishes what ended, sweeps what is half made, applies restart policies.
@@ -59,6 +62,10 @@ class Containers {
   void rename(const std::shared_ptr<Container>& container, std::string_view name);
   void remove(const std::shared_ptr<Container>& container, bool force);
   void resize(const std::shared_ptr<Container>& container, uint16_t rows, uint16_t columns);
+  // Also while it runs. Throw kForbidden when it is in the network already, or is not.
+  void connect(const std::shared_ptr<Container>& container, const NetworkRecord& network,
+               Endpoint endpoint);
+  void disconnect(const std::shared_ptr<Container>& container, const NetworkRecord& network);
 
   // Calls `work` with the container's VM: the running one, or one booted for this only.
   using GuestWork = std::function<void(Vm& vm)>;
@@ -75,6 +82,12 @@ class Containers {
   void beginOutput(Container& container, const std::shared_ptr<Run>& run);
   void signalMain(const std::shared_ptr<Container>& container, uint32_t number);
   void killAndWait(const std::shared_ptr<Container>& container);
+  Network& networkFor(const Container& container) const;
+  std::vector<Attachment> attachNetworks(Container& container, ContainerState& state);
+  void configureCards(Vm& vm, const std::vector<Attachment>& cards);
+  std::vector<PortMapping> publishPorts(const Container& container,
+                                        const std::vector<Attachment>& cards);
+  void refreshGuest(Container& container, unsigned changed_slot);
   void detachNetwork(const Container& container);
   void follow(const std::shared_ptr<Container>& container, const std::shared_ptr<Run>& run);
   void finish(const std::shared_ptr<Container>& container, const std::shared_ptr<Run>& run,
@@ -94,6 +107,7 @@ class Containers {
   EngineParts& parts_;
   const EngineOptions& options_;
   EventBus& events_;
+  Networks& networks_;
   Execs* execs_ = nullptr;
   StateDb db_;
   mutable std::mutex mutex_;                                      // the map
@@ -109,6 +123,12 @@ class Containers {
 guest::CreateContainer createMessage(const ContainerSpec& spec, const std::string& hostname,
                                      const std::string& address, const std::string& gateway,
                                      bool writable_disk);
+// The same with the container's places in networks.
+guest::CreateContainer createMessage(const ContainerSpec& spec, const std::string& hostname,
+                                     const std::vector<Attachment>& cards, bool writable_disk);
+// How other members of the network find it.
+std::vector<std::string> dnsNamesOf(const Container& container, const Endpoint& endpoint);
+void forgetPlaces(ContainerState& state);  // of a container that has ended
 guest::StartProcess mainProcess(const ContainerSpec& spec, const std::string& hostname);
 // The guest's refusal to start a program in the words that clients derive exit codes from, and the
 // exit code itself (126, 127, 128).

@@ -64,7 +64,8 @@ Engine::Engine(EngineLock lock, EngineParts parts, EngineOptions options)
       options_(std::move(options)),
       parts_(std::move(parts)),
       id_(installationId(options_.root)),
-      containers_(parts_, options_, events_),
+      networks_(parts_, options_.root, events_),
+      containers_(parts_, options_, events_, networks_),
       execs_(events_, containers_.tasks()) {
   sweepBuilds(parts_, options_);
   containers_.restore(execs_);

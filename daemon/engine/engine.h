@@ -9,6 +9,7 @@
 #include "daemon/engine/engine_parts.h"
 #include "daemon/engine/events.h"
 #include "daemon/engine/execs.h"
+#include "daemon/engine/networks.h"
 
 namespace hull::engine {
 
@@ -33,6 +34,7 @@ class Engine {
   const EngineOptions& options() const { return options_; }
   image::ImageStore& images() { return *parts_.images; }
   EventBus& events() { return events_; }
+  Networks& networks() { return networks_; }
   Containers& containers() { return containers_; }
   Execs& execs() { return execs_; }
   const std::string& id() const { return id_; }  // of this installation, for /info
@@ -45,6 +47,7 @@ class Engine {
   EngineParts parts_;
   std::string id_;
   EventBus events_;
+  Networks networks_;
   Containers containers_;
   Execs execs_;
 };

@@ -3,6 +3,7 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
+#include <array>
 #include <filesystem>
 #include <thread>
 
@@ -281,6 +282,121 @@ TEST_F(EngineFlowTest, StopContainersAtTheEnd) {
   EXPECT_EQ(box()->state().status, Status::kRunning);  // the first engine had not been told
   reboot();
   EXPECT_EQ(box()->state().status, Status::kExited);
+}
+
+// --- networks ---
+
+constexpr const char* kLoop = "while :; do sleep 0.05; done";
+
+std::vector<std::string> networksOf(const Container& container) {
+  std::vector<std::string> found;
+  for (const Endpoint& endpoint : container.state().endpoints) {
+    found.push_back(endpoint.network + " " + endpoint.address);
+  }
+  return found;
+}
+
+TEST_F(EngineFlowTest, NetworksAreRecordedAndComeBack) {
+  Networks& networks = engine_->networks();
+  const NetworkRecord made = networks.create(
+      R"({"Name":"app","Internal":true,"Labels":{"l":"v"},"Options":{"com.docker.network.driver.mtu":"1400"},
+          "IPAM":{"Config":[{"Subnet":"10.9.0.0/24","Gateway":"10.9.0.254"}]}})");
+  EXPECT_EQ(networks.get("app").id, made.id);
+  EXPECT_EQ(networks.get(made.id.substr(0, 12)).name, "app");
+  EXPECT_EQ(refusal(ErrorKind::kConflict, [&] { networks.create(R"({"Name":"app"})"); }),
+            "network with name app already exists");
+  EXPECT_EQ(refusal(ErrorKind::kNotFound, [&] { networks.get("none-such"); }),
+            "network none-such not found");
+  EXPECT_THAT(refusal(ErrorKind::kForbidden, [&] { networks.remove(networks.get("bridge")); }),
+              HasSubstr("pre-defined"));
+  reboot();
+  const NetworkRecord again = engine_->networks().get("app");
+  EXPECT_EQ(formatSubnet(*again.spec.subnet), "10.9.0.0/24");
+  EXPECT_EQ(formatAddress(again.spec.gateway), "10.9.0.254");
+  EXPECT_EQ(again.spec.mtu, 1400);
+  EXPECT_TRUE(again.spec.internal);
+  EXPECT_EQ(again.labels.at("l"), "v");
+  engine_->networks().remove(again);
+  EXPECT_FALSE(engine_->networks().find("app"));
+  reboot();
+  EXPECT_FALSE(engine_->networks().find("app"));
+}
+
+TEST_F(EngineFlowTest, BadNetworkRequestsAreNamed) {
+  const auto refused = [&](ErrorKind kind, const std::string& body) {
+    return refusal(kind, [&] { engine_->networks().create(body); });
+  };
+  const auto kInvalid = ErrorKind::kInvalidArgument;
+  EXPECT_THAT(refused(kInvalid, "{}"), HasSubstr("name"));
+  EXPECT_THAT(refused(kInvalid, R"({"Name":"a b"})"), HasSubstr("a b"));
+  EXPECT_THAT(refused(ErrorKind::kNotSupported, R"({"Name":"n","Driver":"overlay"})"),
+              HasSubstr("overlay"));
+  EXPECT_THAT(refused(kInvalid, R"({"Name":"n","IPAM":{"Config":[{"Subnet":"10.0.0.1/8"}]}})"),
+              HasSubstr("10.0.0.1/8"));
+  EXPECT_THAT(refused(kInvalid, R"({"Name":"n","IPAM":{"Config":[{"Gateway":"10.0.0.1"}]}})"),
+              HasSubstr("subnet"));
+  EXPECT_THAT(
+      refused(kInvalid, R"({"Name":"n","Options":{"com.docker.network.driver.mtu":"big"}})"),
+      HasSubstr("big"));
+  EXPECT_THAT(refused(ErrorKind::kConflict,
+                      R"({"Name":"n","IPAM":{"Config":[{"Subnet":"172.17.128.0/24"}]}})"),
+              HasSubstr("overlaps"));
+}
+
+TEST_F(EngineFlowTest, AContainerIsInTheNetworksItAsksForAndMovesWhileItRuns) {
+  Networks& networks = engine_->networks();
+  const NetworkRecord app =
+      networks.create(R"({"Name":"app","IPAM":{"Config":[{"Subnet":"10.9.0.0/24"}]}})");
+  const NetworkRecord more =
+      networks.create(R"({"Name":"more","IPAM":{"Config":[{"Subnet":"10.8.0.0/24"}]}})");
+  const auto container = create(kLoop, R"(,"HostConfig":{"NetworkMode":"app"},"NetworkingConfig":
+      {"EndpointsConfig":{"app":{"Aliases":["www"],"IPAMConfig":{"IPv4Address":"10.9.0.77"}}}})");
+  EXPECT_THAT(networksOf(*container), ::testing::ElementsAre(app.id + " "));
+  containers().start(container);
+  EXPECT_THAT(networksOf(*container), ::testing::ElementsAre(app.id + " 10.9.0.77"));
+  EXPECT_THAT(dnsNamesOf(*container, container->state().endpoints[0]),
+              ::testing::IsSupersetOf({"box", "www"}));
+  EXPECT_THAT(refusal(ErrorKind::kForbidden, [&] { networks.remove(app); }),
+              HasSubstr("active endpoints"));
+
+  containers().connect(container, more, parseEndpoint(more.spec.id, ""));
+  EXPECT_THAT(networksOf(*container),
+              ::testing::ElementsAre(app.id + " 10.9.0.77", more.id + " 10.8.0.2"));
+  refusal(ErrorKind::kForbidden,
+          [&] { containers().connect(container, more, parseEndpoint(more.spec.id, "")); });
+  refusal(ErrorKind::kConflict, [&] {
+    containers().connect(container, networks.get("bridge"), parseEndpoint(kDefaultNetwork, ""));
+  });
+  containers().disconnect(container, app);
+  EXPECT_THAT(networksOf(*container), ::testing::ElementsAre(more.id + " 10.8.0.2"));
+  refusal(ErrorKind::kForbidden, [&] { containers().disconnect(container, app); });
+  networks.remove(app);
+
+  containers().stop(container, {});
+  EXPECT_THAT(networksOf(*container), ::testing::ElementsAre(more.id + " "));
+  networks.remove(more);
+  EXPECT_THAT(refusal(ErrorKind::kNotFound, [&] { containers().start(container); }),
+              HasSubstr("not found"));
+}
+
+TEST_F(EngineFlowTest, AnUnknownNetworkIsNoMissingImage) {
+  EXPECT_EQ(refusal(ErrorKind::kInvalidArgument,
+                    [&] { create("true", R"(,"HostConfig":{"NetworkMode":"mine"})"); }),
+            "network mine not found");
+}
+
+TEST_F(EngineFlowTest, ContainersOfAnEarlierSchemaAreInTheDefaultNetwork) {
+  const auto container = create("true");
+  engine_.reset();
+  {
+    std::array<const char*, 2> same{"SELECT 1", "SELECT 1"};
+    image::Database database(root_.path() + "/engine.db", same);
+    const auto lock = database.lock();
+    database.execute("UPDATE containers SET state = json_remove(state, '$.endpoints')");
+    database.execute("PRAGMA user_version = 1");
+  }
+  boot();
+  EXPECT_THAT(networksOf(*box()), ::testing::ElementsAre("bridge "));
 }
 
 }  // namespace

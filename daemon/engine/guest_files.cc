@@ -12,8 +12,6 @@ namespace hull::engine {
 
 namespace {
 
-constexpr const char* kHostGateway = "host-gateway";
-
 bool isAddress(const std::string& text) {
   std::array<unsigned char, sizeof(in6_addr)> parsed{};
   return inet_pton(AF_INET, text.c_str(), parsed.data()) == 1 ||

@@ -15,6 +15,8 @@ std::string containerHosts(const ContainerSpec& spec, const std::string& hostnam
 // `nameserver`: the engine's forwarder; empty (no network) leaves the file of the image.
 std::string containerResolvConf(const ContainerSpec& spec, const std::string& nameserver);
 
+inline constexpr const char* kHostGateway = "host-gateway";  // for an address: the host's
+
 // "name:address" as of --add-host ("name=address" too); throws kInvalidArgument.
 struct ExtraHost {
   std::string name;

@@ -94,8 +94,7 @@ void Containers::restoreOne(const std::shared_ptr<Container>& container) {
       changed.error = last ? "the virtual machine ended while no engine ran: " + last->reason : "";
       changed.finished_ns = nowNs();
       changed.pid = 0;
-      changed.address.clear();
-      changed.ports.clear();
+      forgetPlaces(changed);
     });
     container->endRun({kKilledExitCode, ""});
     detachNetwork(*container);

@@ -12,14 +12,20 @@ using fields::Json;
 
 namespace {
 
-constexpr std::array<const char*, 1> kMigrations{R"(
+constexpr std::array<const char*, 2> kMigrations{R"(
   CREATE TABLE containers (
     id TEXT PRIMARY KEY,
     name TEXT NOT NULL UNIQUE,
     created_ns INTEGER NOT NULL,
     document TEXT NOT NULL,
     state TEXT NOT NULL
-  );)"};
+  );)",
+                                                 // What there was had the default network or none.
+                                                 R"(
+  UPDATE containers
+  SET state = json_set(state, '$.endpoints', json_array(json_object('network', 'bridge')))
+  WHERE json_valid(document) AND json_valid(state)
+    AND json_extract(json_extract(document, '$.host_config'), '$.NetworkMode') = 'bridge';)"};
 
 std::string toJson(const ContainerRecord& record) {
   return fields::dump({{"image", record.image},

@@ -79,6 +79,7 @@ struct DnsForwarder::Flight {
   SocketAddress guest;
   DnsQuery query;
   std::string message;
+  std::vector<SocketAddress> servers;  // of its own; none: the host's
   size_t attempts = 0;
   Fd socket;
   std::optional<EventLoop::TimerId> timeout;
@@ -90,6 +91,8 @@ DnsForwarder::DnsForwarder(EventLoop& loop, uint32_t address, uint16_t wanted_po
   Listeners listeners = listenOn(address, wanted_port);
   udp_ = std::move(listeners.udp);
   port_ = listeners.port;
+  loop_.add(udp_.get(), EPOLLIN, [this](uint32_t) { takeQueries(); });
+  if (!options_.over_tcp) return;
   tcp_ = std::make_unique<TcpRelay>(
       loop_, std::move(listeners.tcp),
       [this](size_t attempt) -> std::optional<SocketAddress> {
@@ -97,7 +100,6 @@ DnsForwarder::DnsForwarder(EventLoop& loop, uint32_t address, uint16_t wanted_po
         return resolver(attempt);
       },
       kTcpLimits);
-  loop_.add(udp_.get(), EPOLLIN, [this](uint32_t) { takeQueries(); });
 }
 
 DnsForwarder::~DnsForwarder() {
@@ -141,7 +143,8 @@ void DnsForwarder::takeQueries() {
 
 void DnsForwarder::takeQuery(std::string_view message, const SocketAddress& guest) {
   auto query = parseDnsQuery(message);
-  if (!query || flights_.size() >= kMaxDnsQueries) return;
+  if (!query || answerHere(*query, message, guest)) return;
+  if (flights_.size() >= kMaxDnsQueries) return;
   size_t& of_guest = per_guest_[guest.ipv4()];
   if (of_guest >= kMaxDnsQueriesPerGuest) return;
   ++of_guest;
@@ -150,23 +153,47 @@ void DnsForwarder::takeQuery(std::string_view message, const SocketAddress& gues
   flight->guest = guest;
   flight->query = std::move(*query);
   flight->message = message;
+  if (options_.names)
+    flight->servers = options_.names->servers(guest.ipv4(), options_.resolver_port);
   Flight& added = *flight;
   flights_[added.number] = std::move(flight);
   resolvers();
   askNext(added);
 }
 
+bool DnsForwarder::answerHere(const DnsQuery& query, std::string_view message,
+                              const SocketAddress& guest) {
+  if (!options_.names) return false;
+  if (const auto answer = options_.names->find(guest.ipv4(), query)) {
+    send(dnsReply(query, message, *answer), guest);
+    return true;
+  }
+  if (options_.names->mayAskElsewhere(guest.ipv4())) return false;
+  send(dnsReply(query, message, {DnsCode::kNameError, {}}), guest);
+  return true;
+}
+
+// The next one to ask.
+std::optional<SocketAddress> DnsForwarder::serverOf(const Flight& flight) {
+  if (flight.attempts >= kMaxDnsAttempts) return std::nullopt;
+  if (!flight.servers.empty()) return flight.servers[flight.attempts % flight.servers.size()];
+  if (resolvers_.empty()) return std::nullopt;
+  return resolver(flight.attempts);
+}
+
 void DnsForwarder::askNext(Flight& flight) {
   if (flight.socket.valid()) loop_.remove(flight.socket.get());
   if (flight.timeout) loop_.cancel(*flight.timeout);
   flight.timeout.reset();
-  while (flight.attempts < kMaxDnsAttempts && !resolvers_.empty()) {
-    const SocketAddress address = resolver(flight.attempts++);
+  while (const auto server = serverOf(flight)) {
+    const SocketAddress& address = *server;
+    ++flight.attempts;
     // A socket of its own for each try: connected, so that only the resolver can answer, and from
     // a port that nobody can guess.
     flight.socket.reset(socket(address.family(), SOCK_DGRAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0));
     if (!flight.socket || connect(flight.socket.get(), address.get(), address.length) < 0 ||
-        send(flight.socket.get(), flight.message.data(), flight.message.size(), MSG_NOSIGNAL) < 0) {
+        ::send(flight.socket.get(), flight.message.data(), flight.message.size(), MSG_NOSIGNAL) <
+            0) {
       continue;
     }
     loop_.add(flight.socket.get(), EPOLLIN, [this, &flight](uint32_t) { takeReply(flight); });
@@ -187,13 +214,17 @@ void DnsForwarder::takeReply(Flight& flight) {
   if (got < 0) return askNext(flight);  // refused: nobody listens there
   const std::string_view reply(buffer.data(), static_cast<size_t>(got));
   if (!answersDnsQuery(flight.query, reply)) return;  // the right one may still come
-  if (!resolvers_.empty()) preferred_ = (preferred_ + flight.attempts - 1) % resolvers_.size();
+  if (flight.servers.empty() && !resolvers_.empty())
+    preferred_ = (preferred_ + flight.attempts - 1) % resolvers_.size();
   finish(flight, reply);
 }
 
+void DnsForwarder::send(std::string_view reply, const SocketAddress& guest) {
+  sendto(udp_.get(), reply.data(), reply.size(), MSG_NOSIGNAL, guest.get(), guest.length);
+}
+
 void DnsForwarder::finish(Flight& flight, std::string_view reply) {
-  sendto(udp_.get(), reply.data(), reply.size(), MSG_NOSIGNAL, flight.guest.get(),
-         flight.guest.length);
+  send(reply, flight.guest);
   letGo(flight);
 }
 

@@ -1,7 +1,9 @@
-// The guests' DNS server on the gateway's address: queries over UDP and TCP go on to the host's own
-// resolvers (/etc/resolv.conf, read again when it changes; one on 127.0.0.53 is as good as any,
-// since the queries leave from the host). Nothing is cached, so no guest can poison another's
-// answers. Made, used and destroyed on the thread of its event loop.
+// The guests' DNS server on a gateway's address: names of the network are answered here
+// (name_table.h), other queries go on to the guest's own servers or the host's resolvers
+// (/etc/resolv.conf, read again when it changes; one on 127.0.0.53 is as good as any, since the
+// queries leave from the host). A query nobody answers becomes SERVFAIL in bounded time. Nothing is
+// cached, so no guest can poison another's answers. Over TCP the connection is relayed to the
+// host's resolvers as it is. Made, used and destroyed on the thread of its event loop.
 #pragma once
 
 #include <sys/stat.h>
@@ -16,6 +18,7 @@
 #include "base/event_loop.h"
 #include "base/fd.h"
 #include "daemon/network/dns_message.h"
+#include "daemon/network/name_table.h"
 #include "daemon/network/socket_address.h"
 #include "daemon/network/tcp_relay.h"
 
@@ -35,6 +38,8 @@ struct DnsOptions {
   std::string resolv_conf = "/etc/resolv.conf";
   uint16_t resolver_port = 53;
   std::chrono::milliseconds attempt_timeout = kDnsAttemptTimeout;
+  NameTable* names = nullptr;  // outlives the forwarder; null: every query goes on
+  bool over_tcp = true;        // not where nothing may leave
 };
 
 class DnsForwarder {
@@ -58,6 +63,9 @@ class DnsForwarder {
   void letGo(Flight& flight);
   const std::vector<SocketAddress>& resolvers();
   SocketAddress resolver(size_t attempt);
+  std::optional<SocketAddress> serverOf(const Flight& flight);
+  bool answerHere(const DnsQuery& query, std::string_view message, const SocketAddress& guest);
+  void send(std::string_view reply, const SocketAddress& guest);
 
   EventLoop& loop_;
   const uint32_t address_;

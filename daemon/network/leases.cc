@@ -1,7 +1,7 @@
 #include "daemon/network/leases.h"
 
+#include <algorithm>
 #include <nlohmann/json.hpp>
-#include <set>
 
 #include "base/error.h"
 #include "base/file.h"
@@ -10,70 +10,99 @@
 namespace hull::engine {
 
 namespace {
+
+using nlohmann::json;
+
 constexpr size_t kMaxLeaseFileBytes = 32 << 20;
+
+json toJson(const Lease& lease) {
+  return {{"container", lease.container},
+          {"slot", lease.slot},
+          {"interface", lease.interface},
+          {"network", lease.network},
+          {"address", formatAddress(lease.address)},
+          {"address6", lease.address6 ? formatAddress6(*lease.address6) : ""},
+          {"mac", formatMac(lease.mac)},
+          {"names", lease.names},
+          {"servers", lease.servers},
+          {"reaches_host", lease.reaches_host}};
 }
+
+Lease leaseOf(const json& value) {
+  Lease lease;
+  value.at("container").get_to(lease.container);
+  value.at("slot").get_to(lease.slot);
+  value.at("interface").get_to(lease.interface);
+  value.at("network").get_to(lease.network);
+  lease.address = parseAddress(value.at("address").get<std::string>()).value_or(0);
+  lease.address6 = parseAddress6(value.at("address6").get<std::string>());
+  lease.mac = parseMac(value.at("mac").get<std::string>()).value_or(lease.mac);
+  value.at("names").get_to(lease.names);
+  value.at("servers").get_to(lease.servers);
+  value.at("reaches_host").get_to(lease.reaches_host);
+  return lease;
+}
+
+}  // namespace
 
 Leases::Leases(std::string path) : path_(std::move(path)) {
   if (!path_.empty() && fileExists(path_)) load();
 }
 
 void Leases::load() {
-  const auto json = nlohmann::json::parse(readFile(path_, kMaxLeaseFileBytes), nullptr, false);
+  const auto document = json::parse(readFile(path_, kMaxLeaseFileBytes), nullptr, false);
   try {
-    subnet_ = parseSubnet(json.at("subnet").get<std::string>());
-    for (const auto& [container, lease] : json.at("leases").items()) {
-      const auto address = parseAddress(lease.at("address").get<std::string>());
-      if (!address) continue;
-      leases_[container] = {*address, lease.at("interface").get<std::string>()};
-    }
-  } catch (const nlohmann::json::exception& error) {
+    for (const auto& value : document.at("cards")) leases_.push_back(leaseOf(value));
+  } catch (const json::exception& error) {
     log::warning("ignoring " + path_ + ": " + error.what());
-    subnet_.reset();
     leases_.clear();
   }
 }
 
 void Leases::save() const {
   if (path_.empty()) return;
-  nlohmann::json leases = nlohmann::json::object();
-  for (const auto& [container, lease] : leases_) {
-    leases[container] = {{"address", formatAddress(lease.address)}, {"interface", lease.interface}};
+  json cards = json::array();
+  for (const Lease& lease : leases_) cards.push_back(toJson(lease));
+  writeFileAtomic(path_, json{{"cards", cards}}.dump(), 0600);
+}
+
+std::vector<Lease> Leases::of(const std::string& container) const {
+  std::vector<Lease> found;
+  for (const Lease& lease : leases_) {
+    if (lease.container == container) found.push_back(lease);
   }
-  const nlohmann::json json{{"subnet", subnet_ ? formatSubnet(*subnet_) : ""}, {"leases", leases}};
-  writeFileAtomic(path_, json.dump(), 0600);
+  std::sort(found.begin(), found.end(),
+            [](const Lease& a, const Lease& b) { return a.slot < b.slot; });
+  return found;
 }
 
-void Leases::setSubnet(const Subnet& subnet) {
-  subnet_ = subnet;
-  std::erase_if(leases_, [&](const auto& item) { return !subnet.contains(item.second.address); });
-  save();
-}
-
-Lease Leases::add(const std::string& container, const std::string& interface) {
-  std::set<uint32_t> taken;
-  for (const auto& [name, lease] : leases_) taken.insert(lease.address);
-  for (uint32_t address = subnet_->gateway() + 1; address < subnet_->last(); ++address) {
-    if (taken.contains(address)) continue;
-    const Lease lease{address, interface};
-    leases_[container] = lease;
-    try {
-      save();
-    } catch (...) {
-      leases_.erase(container);
-      throw;
-    }
-    return lease;
+const Lease* Leases::find(const std::string& container, const std::string& network) const {
+  for (const Lease& lease : leases_) {
+    if (lease.container == container && lease.network == network) return &lease;
   }
-  throw Error(ErrorKind::kConflict, "no address is free in " + formatSubnet(*subnet_));
+  return nullptr;
 }
 
-std::optional<Lease> Leases::find(const std::string& container) const {
-  const auto found = leases_.find(container);
-  return found == leases_.end() ? std::nullopt : std::optional(found->second);
+void Leases::put(const Lease& lease) {
+  const auto before = leases_;
+  std::erase_if(leases_, [&](const Lease& other) {
+    return other.container == lease.container && other.slot == lease.slot;
+  });
+  leases_.push_back(lease);
+  try {
+    save();
+  } catch (...) {
+    leases_ = before;
+    throw;
+  }
 }
 
-void Leases::remove(const std::string& container) {
-  if (leases_.erase(container) != 0) save();
+void Leases::remove(const std::string& container, unsigned slot) {
+  removeIf([&](const Lease& lease) { return lease.container == container && lease.slot == slot; });
+}
+
+void Leases::removeIf(const std::function<bool(const Lease&)>& unwanted) {
+  if (std::erase_if(leases_, unwanted) != 0) save();
 }
 
 }  // namespace hull::engine

@@ -2,6 +2,7 @@
 
 #include <arpa/inet.h>
 #include <fcntl.h>
+#include <linux/if_addr.h>
 #include <linux/if_tun.h>
 #include <net/if.h>
 #include <netlink/cache.h>
@@ -15,6 +16,7 @@
 
 #include <cerrno>
 #include <cstring>
+#include <set>
 
 #include "base/error.h"
 #include "base/file.h"
@@ -22,8 +24,6 @@
 namespace hull::engine {
 
 namespace {
-
-constexpr unsigned kLowerUp = 1 << 16;  // IFF_LOWER_UP, not in every libc's net/if.h
 
 template <typename T, void (*Free)(T*)>
 struct NlDeleter {
@@ -72,14 +72,27 @@ std::optional<Subnet> subnetOf(nl_addr* address) {
   return subnet;
 }
 
-// IPv6 is not part of this network: no link-local addresses, no router solicitations.
-void disableIpv6(const std::string& name) {
+void writeSetting(const std::string& path, const char* value) {
   try {
-    const Fd file = openFile("/proc/sys/net/ipv6/conf/" + name + "/disable_ipv6", O_WRONLY);
-    writeFull(file.get(), "1");
+    const Fd file = openFile(path, O_WRONLY);
+    writeFull(file.get(), value);
   } catch (const Error&) {
     // A host without IPv6.
   }
+}
+
+// Off: no link-local addresses, no router solicitations. On: nothing is learned from guests.
+void setIpv6(const std::string& name, bool on) {
+  const std::string folder = "/proc/sys/net/ipv6/conf/" + name + "/";
+  writeSetting(folder + "accept_ra", "0");
+  writeSetting(folder + "disable_ipv6", on ? "0" : "1");
+}
+
+LinkInfo infoOf(rtnl_link* link) {
+  const char* alias = rtnl_link_get_ifalias(link);
+  const unsigned flags = rtnl_link_get_flags(link);
+  return {rtnl_link_get_name(link), rtnl_link_get_carrier(link) != 0, (flags & IFF_UP) != 0,
+          alias ? alias : ""};
 }
 
 }  // namespace
@@ -97,37 +110,55 @@ Links::~Links() {
   nl_socket_free(socket_);
 }
 
-void Links::ensureBridge(const std::string& name, uint32_t address, uint8_t prefix_length) {
-  const std::string what = "create bridge " + name;
-  if (!exists(name)) {
+void Links::ensureBridge(const BridgeSpec& spec) {
+  const std::string what = "create bridge " + spec.name;
+  if (!exists(spec.name)) {
     const auto bridge = checked(LinkPointer(rtnl_link_bridge_alloc()), "create bridge");
-    rtnl_link_set_name(bridge.get(), name.c_str());
+    rtnl_link_set_name(bridge.get(), spec.name.c_str());
     const int result = rtnl_link_add(socket_, bridge.get(), NLM_F_CREATE | NLM_F_EXCL);
     if (result == -NLE_OPNOTSUPP) {
       throw Error(ErrorKind::kNotSupported, what + ": this kernel has no bridge (modprobe bridge)");
     }
     check(result, what);
   }
-  disableIpv6(name);
-  const auto mac = macOf(address);
-  const auto change = checked(LinkPointer(rtnl_link_alloc()), "create bridge");
+  setIpv6(spec.name, spec.address6.has_value());
+  const auto mac = macOf(spec.address);
+  const auto wanted = checked(LinkPointer(rtnl_link_alloc()), "create bridge");
   const NlAddrPointer mac_address(nl_addr_build(AF_LLC, mac.data(), mac.size()));
-  rtnl_link_set_addr(change.get(), mac_address.get());
-  rtnl_link_set_flags(change.get(), IFF_UP);
-  const auto link = needLink(socket_, name);
-  check(rtnl_link_change(socket_, link.get(), change.get(), 0), what);
+  rtnl_link_set_addr(wanted.get(), mac_address.get());
+  rtnl_link_set_flags(wanted.get(), IFF_UP);
+  rtnl_link_set_mtu(wanted.get(), spec.mtu);
+  if (!spec.alias.empty()) rtnl_link_set_ifalias(wanted.get(), spec.alias.c_str());
+  change(spec.name, wanted.get());
 
+  const int index = rtnl_link_get_ifindex(needLink(socket_, spec.name).get());
+  const uint32_t bytes = htonl(spec.address);
+  assign(index, &bytes, sizeof bytes, spec.prefix_length, what);
+  if (spec.address6) {
+    assign(index, spec.address6->data(), spec.address6->size(), spec.prefix_length6, what);
+  }
+}
+
+void Links::assign(int index, const void* address, size_t size, uint8_t prefix_length,
+                   const std::string& what) {
   const auto assigned = checked(AddrPointer(rtnl_addr_alloc()), "create bridge");
-  const uint32_t bytes = htonl(address);
-  const NlAddrPointer local(nl_addr_build(AF_INET, &bytes, sizeof bytes));
+  const int family = size == sizeof(uint32_t) ? AF_INET : AF_INET6;
+  const NlAddrPointer local(nl_addr_build(family, address, size));
   nl_addr_set_prefixlen(local.get(), prefix_length);
-  rtnl_addr_set_ifindex(assigned.get(), rtnl_link_get_ifindex(link.get()));
+  rtnl_addr_set_ifindex(assigned.get(), index);
+  // Nobody else can have it: no wait for an answer to the contrary.
+  if (family == AF_INET6) rtnl_addr_set_flags(assigned.get(), IFA_F_NODAD);
   check(rtnl_addr_set_local(assigned.get(), local.get()), what);
   const int added = rtnl_addr_add(socket_, assigned.get(), 0);
   if (added != -NLE_EXIST) check(added, what);
 }
 
-Fd Links::createTap(const std::string& name, const std::string& bridge, uint16_t mtu) {
+void Links::change(const std::string& name, rtnl_link* change) {
+  const auto link = needLink(socket_, name);
+  check(rtnl_link_change(socket_, link.get(), change, 0), "configure interface " + name);
+}
+
+Fd Links::createTap(const std::string& name) {
   Fd tap;
   try {
     tap = openFile("/dev/net/tun", O_RDWR | O_NONBLOCK);
@@ -142,23 +173,23 @@ Fd Links::createTap(const std::string& name, const std::string& bridge, uint16_t
   request.ifr_flags = static_cast<short>(IFF_TAP | IFF_NO_PI | IFF_VNET_HDR | IFF_TUN_EXCL);
   if (ioctl(tap.get(), TUNSETIFF, &request) < 0) throw sysError("create tap " + name);
   if (ioctl(tap.get(), TUNSETPERSIST, 1UL) < 0) throw sysError("create tap " + name);
-  try {
-    disableIpv6(name);
-    bringUp(name, bridge, mtu);
-  } catch (...) {
-    ioctl(tap.get(), TUNSETPERSIST, 0UL);
-    throw;
-  }
+  setIpv6(name, false);
   return tap;
 }
 
-void Links::bringUp(const std::string& name, const std::string& master, uint16_t mtu) {
-  const auto change = checked(LinkPointer(rtnl_link_alloc()), "configure interface");
-  rtnl_link_set_mtu(change.get(), mtu);
-  rtnl_link_set_flags(change.get(), IFF_UP);
-  const auto bridge = needLink(socket_, master), link = needLink(socket_, name);
-  rtnl_link_set_master(change.get(), rtnl_link_get_ifindex(bridge.get()));
-  check(rtnl_link_change(socket_, link.get(), change.get(), 0), "put " + name + " into " + master);
+void Links::putIntoBridge(const std::string& name, const std::string& bridge, uint16_t mtu) {
+  const auto wanted = checked(LinkPointer(rtnl_link_alloc()), "configure interface");
+  rtnl_link_set_mtu(wanted.get(), mtu);
+  rtnl_link_set_flags(wanted.get(), IFF_UP);
+  rtnl_link_set_master(wanted.get(), rtnl_link_get_ifindex(needLink(socket_, bridge).get()));
+  change(name, wanted.get());
+}
+
+void Links::takeOutOfBridge(const std::string& name) {
+  const auto wanted = checked(LinkPointer(rtnl_link_alloc()), "configure interface");
+  rtnl_link_unset_flags(wanted.get(), IFF_UP);
+  rtnl_link_set_master(wanted.get(), 0);
+  change(name, wanted.get());
 }
 
 void Links::remove(const std::string& name) {
@@ -169,8 +200,9 @@ void Links::remove(const std::string& name) {
     check(result, "remove interface " + name);
 }
 
-bool Links::exists(const std::string& name) {
-  return findLink(socket_, name) != nullptr;
+std::optional<LinkInfo> Links::find(const std::string& name) {
+  const auto link = findLink(socket_, name);
+  return link ? std::optional(infoOf(link.get())) : std::nullopt;
 }
 
 std::vector<LinkInfo> Links::list(const std::string& prefix) {
@@ -182,41 +214,52 @@ std::vector<LinkInfo> Links::list(const std::string& prefix) {
     auto* link = reinterpret_cast<rtnl_link*>(item);
     const char* name = rtnl_link_get_name(link);
     if (name == nullptr || !std::string_view(name).starts_with(prefix)) continue;
-    found.push_back({name, (rtnl_link_get_flags(link) & kLowerUp) != 0});
-  }
-  return found;
-}
-
-std::vector<Subnet> Links::addresses(bool of, const std::string& name) {
-  nl_cache* raw = nullptr;
-  check(rtnl_addr_alloc_cache(socket_, &raw), "list addresses");
-  const CachePointer cache(raw);
-  const int index = static_cast<int>(if_nametoindex(name.c_str()));
-  std::vector<Subnet> found;
-  for (nl_object* item = nl_cache_get_first(raw); item != nullptr; item = nl_cache_get_next(item)) {
-    auto* address = reinterpret_cast<rtnl_addr*>(item);
-    const auto subnet = subnetOf(rtnl_addr_get_local(address));
-    if (subnet && (rtnl_addr_get_ifindex(address) == index) == of) found.push_back(*subnet);
+    found.push_back(infoOf(link));
   }
   return found;
 }
 
 std::vector<Subnet> Links::subnetsOf(const std::string& name) {
-  return if_nametoindex(name.c_str()) == 0 ? std::vector<Subnet>{} : addresses(true, name);
+  const int index = static_cast<int>(if_nametoindex(name.c_str()));
+  std::vector<Subnet> found;
+  if (index == 0) return found;
+  for (const auto& [on, subnet] : addresses()) {
+    if (on == index) found.push_back(subnet);
+  }
+  return found;
 }
 
-std::vector<Subnet> Links::takenSubnets(const std::string& except) {
-  std::vector<Subnet> taken = addresses(false, except);
+// With the index of the interface each is on.
+std::vector<std::pair<int, Subnet>> Links::addresses() {
+  nl_cache* raw = nullptr;
+  check(rtnl_addr_alloc_cache(socket_, &raw), "list addresses");
+  const CachePointer cache(raw);
+  std::vector<std::pair<int, Subnet>> found;
+  for (nl_object* item = nl_cache_get_first(raw); item != nullptr; item = nl_cache_get_next(item)) {
+    auto* address = reinterpret_cast<rtnl_addr*>(item);
+    const auto subnet = subnetOf(rtnl_addr_get_local(address));
+    if (subnet) found.emplace_back(rtnl_addr_get_ifindex(address), *subnet);
+  }
+  return found;
+}
+
+std::vector<Subnet> Links::takenSubnets(const std::vector<std::string>& except) {
+  std::set<int> ours;
+  for (const std::string& name : except)
+    ours.insert(static_cast<int>(if_nametoindex(name.c_str())));
+  std::vector<Subnet> taken;
+  for (const auto& [on, subnet] : addresses()) {
+    if (!ours.contains(on)) taken.push_back(subnet);
+  }
   nl_cache* raw = nullptr;
   check(rtnl_route_alloc_cache(socket_, AF_INET, 0, &raw), "list routes");
   const CachePointer cache(raw);
-  const int index = static_cast<int>(if_nametoindex(except.c_str()));
   for (nl_object* item = nl_cache_get_first(raw); item != nullptr; item = nl_cache_get_next(item)) {
     auto* route = reinterpret_cast<rtnl_route*>(item);
     const auto subnet = subnetOf(rtnl_route_get_dst(route));
     rtnl_nexthop* hop = rtnl_route_nexthop_n(route, 0);
-    const bool ours = hop != nullptr && index != 0 && rtnl_route_nh_get_ifindex(hop) == index;
-    if (subnet && subnet->prefix_length != 0 && !ours) taken.push_back(*subnet);
+    const bool is_ours = hop != nullptr && ours.contains(rtnl_route_nh_get_ifindex(hop));
+    if (subnet && subnet->prefix_length != 0 && !is_ours) taken.push_back(*subnet);
   }
   return taken;
 }

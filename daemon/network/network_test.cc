@@ -38,8 +38,22 @@ class NetworkTest : public testing::Test {
   std::unique_ptr<Network> create() { return Network::create(options_); }
   static std::vector<std::string> taps() {
     std::vector<std::string> names;
-    for (const auto& link : Links().list("hull-")) names.push_back(link.name);
+    for (const auto& link : Links().list("ht")) names.push_back(link.name);
     return names;
+  }
+  // This engine's packet rules.
+  static std::string rules(const std::string& family) {
+    std::string found;
+    const std::string tables = run({"nft", "list", "tables", family});
+    for (size_t at = 0; (at = tables.find("hull_", at)) != std::string::npos; ++at) {
+      found += run({"nft", "list", "table", family, tables.substr(at, 10)});
+    }
+    return found;
+  }
+  static NetworkSpec wanted(const std::string& id) {
+    NetworkSpec network;
+    network.id = network.name = id;
+    return network;
   }
 
   TemporaryDirectory root_;
@@ -91,26 +105,26 @@ TEST_F(NetworkTest, AttachGivesATapAndDetachTakesItAway) {
   const auto network = create();
   EXPECT_EQ(network->subnet(), "172.17.0.0/16");
   EXPECT_EQ(network->gateway(), "172.17.0.1");
-  const Attachment first = network->attach("aaaa");
+  const Attachment first = network->attach("aaaa", {});
   EXPECT_EQ(first.address, "172.17.0.2");
   EXPECT_EQ(formatMac(first.mac), "02:42:ac:11:00:02");
   EXPECT_EQ(first.gateway, "172.17.0.1");
   EXPECT_TRUE(first.tap.valid());
-  EXPECT_EQ(network->attach("bbbb").address, "172.17.0.3");
+  EXPECT_EQ(network->attach("bbbb", {}).address, "172.17.0.3");
   EXPECT_THAT(run({"ip", "-o", "link", "show", "master", "hull0"}), HasSubstr(first.interface));
   EXPECT_EQ(taps().size(), 2u);
   network->detach("aaaa");
   network->detach("aaaa");
   EXPECT_EQ(taps().size(), 1u);
-  EXPECT_EQ(network->attach("cccc").address, "172.17.0.2");
+  EXPECT_EQ(network->attach("cccc", {}).address, "172.17.0.2");
 }
 
 TEST_F(NetworkTest, ShutdownLeavesNothing) {
   run({"nft", "add table inet other"});
   {
     const auto network = create();
-    const Attachment attachment = network->attach("aaaa");
-    EXPECT_THAT(run({"nft", "list", "ruleset"}), HasSubstr("table inet hull"));
+    const Attachment attachment = network->attach("aaaa", {});
+    EXPECT_THAT(rules("inet"), HasSubstr("hull0"));
     network->shutdown();
   }
   EXPECT_EQ(run({"nft", "list", "ruleset"}), "table inet other {\n}\n");
@@ -130,18 +144,20 @@ TEST_F(NetworkTest, NextEngineKeepsLiveGuestsAndSweepsDeadOnes) {
   Attachment live, dead;
   {
     const auto network = create();
-    live = network->attach("live");
-    dead = network->attach("dead");
+    live = network->attach("live", {});
+    dead = network->attach("dead", {});
   }
   dead.tap.reset();  // its VMM has ended
   const auto network = create();
-  const Attachment again = network->reattach("live");
+  const auto cards = network->reattach("live");
+  ASSERT_EQ(cards.size(), 1u);
+  const Attachment& again = cards[0];
   EXPECT_EQ(again.address, live.address);
   EXPECT_EQ(again.interface, live.interface);
   EXPECT_FALSE(again.tap.valid());
   EXPECT_THROW(network->reattach("dead"), Error);
   EXPECT_EQ(taps(), std::vector<std::string>{live.interface});
-  EXPECT_THAT(run({"nft", "list", "table", "bridge", "hull"}), HasSubstr(live.interface));
+  EXPECT_THAT(rules("bridge"), HasSubstr(live.interface));
 }
 
 TEST_F(NetworkTest, OneEngineAfterAnotherFindsItsOwnBridge) {
@@ -151,10 +167,10 @@ TEST_F(NetworkTest, OneEngineAfterAnotherFindsItsOwnBridge) {
 
 TEST_F(NetworkTest, GuestsSendOnlyAsThemselves) {
   const auto network = create();
-  if (run({"nft", "list", "tables"}).find("bridge hull") == std::string::npos) {
+  if (rules("bridge").empty()) {
     GTEST_SKIP() << "this kernel has no nftables for bridges";
   }
-  const Attachment a = network->attach("aaaa"), b = network->attach("bbbb");
+  const Attachment a = network->attach("aaaa", {}), b = network->attach("bbbb", {});
   const uint32_t own = *parseAddress(a.address), foreign = *parseAddress("172.17.0.1");
   const auto gateway_mac = macOf(foreign);
   // The marker within arrives() is what a guest may send; these are what it may not.
@@ -176,7 +192,119 @@ TEST_F(NetworkTest, TakenDnsPortIsRedirected) {
   ASSERT_EQ(bind(taken.get(), reinterpret_cast<const sockaddr*>(&any), sizeof any), 0);
   run({"ip", "addr", "del", "172.17.0.1/32", "dev", "lo"});
   const auto network = create();
-  EXPECT_THAT(run({"nft", "list", "table", "inet", "hull"}), HasSubstr("dport 53 redirect to"));
+  EXPECT_THAT(rules("inet"), HasSubstr("dport 53 redirect to"));
+}
+
+// --- networks of the user's ---
+
+TEST_F(NetworkTest, ANetworkIsMadeUsedAndDropped) {
+  const auto network = create();
+  NetworkSpec asked = wanted("0123456789ab");
+  asked.mtu = 1400;
+  const NetworkSpec made = network->add(asked);
+  EXPECT_EQ(formatSubnet(*made.subnet), "172.16.0.0/16");
+  EXPECT_THAT(run({"ip", "-o", "addr", "show", made.bridge}), HasSubstr("172.16.0.1/16"));
+  EXPECT_THAT(run({"ip", "-o", "link", "show", made.bridge}), HasSubstr("mtu 1400"));
+  EndpointSpec endpoint;
+  endpoint.network = made.id;
+  endpoint.address = "172.16.5.5";
+  const Attachment card = network->attach("aaaa", endpoint);
+  EXPECT_EQ(card.slot, 0u);
+  EXPECT_EQ(card.gateway, "172.16.0.1");
+  EXPECT_EQ(network->attach("aaaa", {}).slot, 1u);
+  EXPECT_THROW(network->attach("aaaa", {}), Error) << "in it already";
+  EXPECT_THROW(network->drop(made.id), Error) << "in use";
+  network->detach("aaaa");
+  network->drop(made.id);
+  network->drop(made.id);
+  EXPECT_FALSE(Links().exists(made.bridge));
+  EXPECT_THAT(rules("inet"), Not(HasSubstr(made.bridge)));
+  EXPECT_FALSE(network->find(made.id));
+}
+
+TEST_F(NetworkTest, ARunningGuestsSpareCardMovesBetweenNetworks) {
+  const auto network = create();
+  const std::string id = network->add(wanted("0123456789ab")).id;
+  EndpointSpec endpoint;
+  endpoint.network = id;
+  const Attachment first = network->attach("aaaa", {});
+  EXPECT_THROW(network->attach("aaaa", endpoint, true), Error) << "no spare card";
+  const Attachment spare = network->addSpare("aaaa");
+  EXPECT_EQ(spare.slot, 1u);
+  EXPECT_THAT(run({"ip", "-o", "link", "show", spare.interface}), HasSubstr("state DOWN"));
+  const Attachment card = network->attach("aaaa", endpoint, true);
+  EXPECT_EQ(card.slot, 1u);
+  EXPECT_FALSE(card.tap.valid());
+  EXPECT_THAT(run({"ip", "-o", "link", "show", "master", network->find(id)->bridge}),
+              HasSubstr(spare.interface));
+  const auto freed = network->disconnect("aaaa", kDefaultNetwork);
+  ASSERT_TRUE(freed);
+  EXPECT_EQ(freed->slot, 0u);
+  EXPECT_FALSE(network->disconnect("aaaa", kDefaultNetwork));
+  EXPECT_EQ(network->attach("aaaa", {}, true).slot, 0u);
+  EXPECT_EQ(taps().size(), 2u);
+}
+
+TEST_F(NetworkTest, NextEngineHasTheSameNetworksAndSweepsOthers) {
+  NetworkSpec kept, forgotten;
+  Attachment card, spare;
+  {
+    const auto network = create();
+    kept = network->add(wanted("0123456789ab"));
+    forgotten = network->add(wanted("ba9876543210"));
+    EndpointSpec endpoint;
+    endpoint.network = kept.id;
+    card = network->attach("live", endpoint);
+    spare = network->addSpare("live");
+  }
+  const auto network = create();
+  network->restore({kept});
+  EXPECT_TRUE(Links().exists(kept.bridge));
+  EXPECT_FALSE(Links().exists(forgotten.bridge));
+  const auto cards = network->reattach("live");
+  ASSERT_EQ(cards.size(), 2u);
+  EXPECT_EQ(cards[0].address, card.address);
+  EXPECT_EQ(cards[0].network, kept.id);
+  EXPECT_EQ(cards[1].interface, spare.interface);
+  EXPECT_THAT(rules("bridge"), HasSubstr(card.interface));
+}
+
+TEST_F(NetworkTest, TwoEnginesOnOneHostKeepOutOfEachOthersWay) {
+  const auto first = create();
+  const Attachment card = first->attach("aaaa", {});
+  options_.state_directory = root_.path() + "/other";
+  {
+    const auto second = create();
+    EXPECT_EQ(second->subnet(), "172.16.0.0/16");
+    EXPECT_TRUE(Links().exists("hull1"));
+    second->attach("bbbb", {});
+    EXPECT_EQ(taps().size(), 2u);
+    second->shutdown();
+  }
+  EXPECT_EQ(taps(), std::vector<std::string>{card.interface});
+  EXPECT_THAT(rules("bridge"), HasSubstr(card.interface));
+  EXPECT_TRUE(Links().exists("hull0"));
+}
+
+TEST_F(NetworkTest, RulesThatAreFlushedComeBack) {
+  const auto network = create();
+  const Attachment card = network->attach("aaaa", {});
+  for (const char* command : {"flush ruleset", "flush table inet"}) {
+    const std::string table = rules("inet").substr(0, rules("inet").find('{'));
+    const bool whole = std::string(command) == "flush ruleset";
+    run({"nft", whole ? command : "flush " + table});
+    while (rules("inet").find("masquerade") == std::string::npos) usleep(10000);
+  }
+  if (rules("bridge").empty()) GTEST_SKIP() << "this kernel has no nftables for bridges";
+  EXPECT_THAT(rules("bridge"), HasSubstr(card.interface));
+}
+
+TEST_F(NetworkTest, TwoHundredNetworks) {
+  const auto network = create();
+  for (int i = 0; i < 200; ++i) network->add(wanted(std::to_string(100000 + i)));
+  EXPECT_EQ(Links().list("hb").size(), 200u);
+  network->shutdown();
+  EXPECT_EQ(Links().list("hb").size(), 0u);
 }
 
 TEST_F(NetworkTest, BadOptionsAreNamed) {

@@ -1,4 +1,4 @@
-// Addresses, leases, DNS messages and the forwarder, relays and published ports, on the loopback
+// Addresses, DNS messages and the forwarder, relays and published ports, on the loopback
 // interface: no privilege needed.
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
@@ -15,11 +15,11 @@
 #include "base/file.h"
 #include "daemon/network/address.h"
 #include "daemon/network/dns_forwarder.h"
-#include "daemon/network/firewall.h"
-#include "daemon/network/leases.h"
 #include "daemon/network/loop_thread.h"
+#include "daemon/network/name_table.h"
 #include "daemon/network/published_ports.h"
 #include "daemon/network/tcp_relay.h"
+#include "daemon/network/udp_relay.h"
 
 namespace hull::engine {
 namespace {
@@ -45,45 +45,6 @@ TEST(Address, TakenSubnetIsLeftToTheNextFreeOne) {
   EXPECT_EQ(chooseSubnet(wanted, {subnet("172.17.4.0/24"), subnet("172.16.0.0/16")}),
             subnet("172.18.0.0/16"));
   EXPECT_EQ(chooseSubnet(wanted, {Subnet{0xac100000, 12}}), std::nullopt);  // all of 172.16/12
-}
-
-TEST(LeasesTest, LowestFreeAddressAndSurviveTheEngine) {
-  const TemporaryDirectory root;
-  const std::string path = root.path() + "/leases.json";
-  {
-    Leases leases(path);
-    leases.setSubnet(*parseSubnet("172.17.0.0/29"));
-    EXPECT_EQ(formatAddress(leases.add("a", "hull-1").address), "172.17.0.2");
-    EXPECT_EQ(formatAddress(leases.add("b", "hull-2").address), "172.17.0.3");
-    leases.remove("a");
-    EXPECT_EQ(formatAddress(leases.add("c", "hull-3").address), "172.17.0.2");
-    for (const char* name : {"d", "e", "f"}) leases.add(name, "hull-4");
-    EXPECT_THROW(leases.add("g", "hull-5"), Error);  // .1 is the gateway's, .7 the broadcast
-  }
-  Leases again(path);
-  EXPECT_EQ(again.find("b")->interface, "hull-2");
-  EXPECT_EQ(again.all().size(), 5u);
-  again.setSubnet(*parseSubnet("172.18.0.0/16"));
-  EXPECT_TRUE(again.all().empty());
-}
-
-TEST(LeasesTest, DamagedFileHoldsNone) {
-  const TemporaryDirectory root;
-  for (const char* text :
-       {"", "{", "[]", R"({"subnet":1})", R"({"subnet":"","leases":{"a":{}}})"}) {
-    std::ofstream(root.path() + "/leases.json", std::ios::trunc) << text;
-    EXPECT_TRUE(Leases(root.path() + "/leases.json").all().empty()) << text;
-  }
-}
-
-TEST(FirewallText, NamesOnlyItsOwnTables) {
-  const FirewallRules rules{
-      "hull0", *parseSubnet("172.17.0.0/16"), 5353, {{"hull-00000001", 0xac110002}}};
-  const std::string inet = Firewall::inetTable(rules), bridge = Firewall::bridgeTable(rules);
-  EXPECT_THAT(inet, HasSubstr("ip saddr 172.17.0.0/16 oifname != \"hull0\" masquerade"));
-  EXPECT_THAT(inet, HasSubstr("udp dport 53 redirect to :5353"));
-  EXPECT_THAT(bridge, HasSubstr("\"hull-00000001\" . 02:42:ac:11:00:02 . 172.17.0.2"));
-  EXPECT_THAT(inet + bridge, Not(HasSubstr("flush")));
 }
 
 // --- DNS ---
@@ -208,6 +169,31 @@ TEST_F(DnsTest, AnswersComeBackToTheGuestWhoAsked) {
   answer(resolver, dnsReply(dnsQuery(2), 'w'), from);  // a forged one
   answer(resolver, dnsReply(query, 'a'), from);
   EXPECT_EQ(receive(), dnsReply(query, 'a'));
+}
+
+TEST_F(DnsTest, NamesOfTheNetworkAreAnsweredHere) {
+  NetworkSpec network;
+  network.id = network.name = "app";
+  network.subnet = parseSubnet("127.0.0.0/16");
+  network.gateway = 0x7f00fffe;
+  Lease lease;
+  lease.container = "c";
+  lease.network = "app";
+  lease.address = 0x7f000001;
+  lease.names = {"example"};
+  lease.servers = {"127.0.0.2"};
+  NameTable names(root_.path() + "/hosts");
+  names.set({network}, {lease});
+  options_.names = &names;
+  const Fd resolver = udpSocket("127.0.0.2");
+  start("nameserver 127.0.0.9\n", SocketAddress::local(resolver.get()).port());
+  ask(dnsQuery(1, "Example"));
+  const std::string reply = receive();
+  ASSERT_TRUE(answersDnsQuery(*parseDnsQuery(dnsQuery(1, "Example")), reply));
+  EXPECT_EQ(reply.substr(reply.size() - 4), std::string("\x7f\0\0\1", 4));
+  ask(dnsQuery(2, "elsewhere"));
+  EXPECT_EQ(take(resolver).first, dnsQuery(2, "elsewhere")) << "its own server is asked";
+  loop_.run([&] { forwarder_.reset(); });  // before the names
 }
 
 TEST_F(DnsTest, DeadResolverIsSkippedAndTheLivingOneRemembered) {
@@ -374,6 +360,70 @@ TEST_F(RelayTest, ResetReachesTheOtherSide) {
   EXPECT_EQ(readAllOf(peer.get()), "");
 }
 
+// --- datagrams ---
+
+class UdpRelayTest : public testing::Test {
+ protected:
+  uint16_t start(uint16_t target, UdpRelayLimits limits = {}) {
+    Fd bound = bindUdp(*SocketAddress::parse("127.0.0.1", 0));
+    const uint16_t port = SocketAddress::local(bound.get()).port();
+    relay_ = loop_.run([&] {
+      return std::make_unique<UdpRelay>(loop_.loop(), std::move(bound),
+                                        *SocketAddress::parse("127.0.0.1", target), limits);
+    });
+    return port;
+  }
+  static Fd client(uint16_t port) {
+    Fd made = udpSocket("127.0.0.1");
+    const auto to = *SocketAddress::parse("127.0.0.1", port);
+    EXPECT_EQ(connect(made.get(), to.get(), to.length), 0);
+    return made;
+  }
+  size_t flows() {
+    return loop_.run([&] { return relay_->flows(); });
+  }
+  void TearDown() override {
+    loop_.run([&] { relay_.reset(); });
+  }
+  LoopThread loop_;
+  std::unique_ptr<UdpRelay> relay_;
+};
+
+TEST_F(UdpRelayTest, EachSenderGetsItsOwnAnswers) {
+  const Fd server = udpSocket("127.0.0.1");
+  const uint16_t port = start(SocketAddress::local(server.get()).port());
+  const Fd one = client(port), two = client(port);
+  char buffer[16] = {};
+  for (const Fd* sender : {&one, &two, &one}) {
+    const char name = sender == &one ? '1' : '2';
+    ASSERT_EQ(send(sender->get(), &name, 1, 0), 1);
+    SocketAddress from;
+    from.length = sizeof from.storage;
+    ASSERT_EQ(recvfrom(server.get(), buffer, sizeof buffer, 0, from.get(), &from.length), 1);
+    sendto(server.get(), buffer, 1, 0, from.get(), from.length);
+    ASSERT_EQ(recv(sender->get(), buffer, sizeof buffer, 0), 1);
+    EXPECT_EQ(buffer[0], name);
+  }
+  EXPECT_EQ(flows(), 2u);
+}
+
+TEST_F(UdpRelayTest, TheSenderIdleLongestMakesPlaceAndAllAreForgotten) {
+  const Fd server = udpSocket("127.0.0.1");
+  const uint16_t port =
+      start(SocketAddress::local(server.get()).port(), {2, std::chrono::milliseconds(50)});
+  std::vector<Fd> senders;
+  char buffer[16] = {};
+  for (int i = 0; i < 5; ++i) {
+    senders.push_back(client(port));
+    ASSERT_EQ(send(senders.back().get(), "x", 1, 0), 1);
+    ASSERT_EQ(recv(server.get(), buffer, sizeof buffer, 0), 1);
+    EXPECT_LE(flows(), 2u);
+  }
+  while (flows() != 0) std::this_thread::yield();
+}
+
+// --- published ports ---
+
 class PublishTest : public testing::Test {
  protected:
   LoopThread loop_;
@@ -392,6 +442,28 @@ TEST_F(PublishTest, RelaysToTheGuestUntilUnpublished) {
   ports_.unpublish("c");
   EXPECT_EQ(readAllOf(client.get()), "");
   EXPECT_FALSE(tcpConnect(real[0].host_port).valid());
+}
+
+TEST_F(PublishTest, OfARangeTheFirstFreePortIsTaken) {
+  uint16_t taken_port = 0;
+  const Fd taken = tcpListener(taken_port);
+  if (taken_port > 65000) GTEST_SKIP() << "no room for a range above port " << taken_port;
+  PortMapping wanted{"127.0.0.1", taken_port, 80};
+  wanted.host_port_last = static_cast<uint16_t>(taken_port + 500);
+  const auto real = ports_.publish("c", 0x7f000001, {wanted});
+  EXPECT_GT(real[0].host_port, taken_port);
+  EXPECT_LE(real[0].host_port, wanted.host_port_last);
+}
+
+TEST_F(PublishTest, TheSamePortOfAnotherProtocolIsFree) {
+  const auto tcp = ports_.publish("c", 0x7f000001, {{"127.0.0.1", 0, 80}});
+  PortMapping wanted{"127.0.0.1", tcp[0].host_port, 80, "udp"};
+  try {
+    EXPECT_EQ(ports_.publish("c", 0x7f000001, {wanted})[0].host_port, tcp[0].host_port);
+  } catch (const Error& error) {
+    GTEST_SKIP() << "somebody else has that UDP port: " << error.what();
+  }
+  EXPECT_THROW(ports_.publish("d", 0x7f000001, {wanted}), Error);
 }
 
 TEST_F(PublishTest, TakenPortIsDockersErrorAndNothingIsKept) {

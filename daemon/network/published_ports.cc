@@ -4,6 +4,7 @@
 #include "daemon/network/address.h"
 #include "daemon/network/host_publisher.h"
 #include "daemon/network/tcp_relay.h"
+#include "daemon/network/udp_relay.h"
 
 namespace hull::engine {
 
@@ -24,7 +25,8 @@ Error bindFailure(const std::string& container, const PortMapping& wanted, const
 
 struct PublishedPorts::Port {
   PortMapping mapping;
-  std::unique_ptr<TcpRelay> relay;
+  std::unique_ptr<TcpRelay> tcp;
+  std::unique_ptr<UdpRelay> udp;
   HostPort on_host;
 };
 
@@ -37,28 +39,50 @@ PublishedPorts::~PublishedPorts() {
 
 std::unique_ptr<PublishedPorts::Port> PublishedPorts::open(uint32_t guest,
                                                            const PortMapping& wanted) {
-  const bool through_machine = !publisher_.empty();
+  const bool through_machine = !publisher_.empty(), udp = wanted.protocol == "udp";
+  if (through_machine && udp) {
+    throw Error(ErrorKind::kNotSupported,
+                "UDP ports cannot be published through hull machine, TCP ports can");
+  }
   const auto address = SocketAddress::parse(through_machine ? "127.0.0.1" : wanted.host_address,
                                             through_machine ? 0 : wanted.host_port);
   if (!address) {
     throw Error(ErrorKind::kInvalidArgument, "\"" + wanted.host_address + "\" is no address");
   }
-  Fd listener = listenTcp(*address);
+  Fd socket = udp ? bindUdp(*address) : listenTcp(*address);
   auto port = std::make_unique<Port>();
   port->mapping = wanted;
-  port->mapping.host_port = SocketAddress::local(listener.get()).port();
+  port->mapping.host_port_last = 0;
+  port->mapping.host_port = SocketAddress::local(socket.get()).port();
   if (through_machine) {
     port->on_host =
         publishOnHost(publisher_, wanted.host_address, wanted.host_port, port->mapping.host_port);
     port->mapping.host_port = port->on_host.port;
   }
   const auto target = SocketAddress::parse(formatAddress(guest), wanted.guest_port);
-  port->relay = loop_.run([&] {
-    return std::make_unique<TcpRelay>(loop_.loop(), std::move(listener), [target](size_t attempt) {
-      return attempt == 0 ? target : std::nullopt;
-    });
+  loop_.run([&] {
+    if (udp) {
+      port->udp = std::make_unique<UdpRelay>(loop_.loop(), std::move(socket), *target);
+      return;
+    }
+    port->tcp = std::make_unique<TcpRelay>(
+        loop_.loop(), std::move(socket),
+        [target](size_t attempt) { return attempt == 0 ? target : std::nullopt; });
   });
   return port;
+}
+
+// Of a range, the first port that nobody has.
+std::unique_ptr<PublishedPorts::Port> PublishedPorts::openFirst(uint32_t guest,
+                                                                const PortMapping& wanted) {
+  PortMapping tried = wanted;
+  for (;; ++tried.host_port) {
+    try {
+      return open(guest, tried);
+    } catch (const Error& error) {
+      if (error.kind() != ErrorKind::kConflict || tried.host_port >= wanted.host_port_last) throw;
+    }
+  }
 }
 
 std::vector<PortMapping> PublishedPorts::publish(const std::string& container, uint32_t guest,
@@ -69,7 +93,7 @@ std::vector<PortMapping> PublishedPorts::publish(const std::string& container, u
   for (PortMapping wanted : ports) {
     if (wanted.host_address.empty()) wanted.host_address = "0.0.0.0";
     try {
-      opened.push_back(open(guest, wanted));
+      opened.push_back(openFirst(guest, wanted));
     } catch (const Error& error) {
       close(std::move(opened));
       throw bindFailure(container, wanted, error);

@@ -1,5 +1,7 @@
-// The TCP ports that containers have published: a listener on the host each, relayed to the guest's
-// address (on the network's loop thread). Any thread.
+// The ports that containers have published: a socket on the host each, which keeps the port from
+// others and relays to the guest's address (on the network's loop thread). What the packet rules
+// lead to the guest before it gets here keeps its sender's address; the relay has the rest: this
+// host's own connections, and everything where the rules cannot. Any thread.
 #pragma once
 
 #include <map>
@@ -27,6 +29,7 @@ class PublishedPorts {
  private:
   struct Port;
   std::unique_ptr<Port> open(uint32_t guest, const PortMapping& wanted);
+  std::unique_ptr<Port> openFirst(uint32_t guest, const PortMapping& wanted);
   void close(std::vector<std::unique_ptr<Port>> ports);
 
   LoopThread& loop_;

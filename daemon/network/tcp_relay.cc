@@ -23,6 +23,9 @@ Fd listenTcp(const SocketAddress& address) {
   if (!listener) throw sysError("create socket");
   const int on = 1;
   setsockopt(listener.get(), SOL_SOCKET, SO_REUSEADDR, &on, sizeof on);
+  if (address.family() == AF_INET6) {
+    setsockopt(listener.get(), IPPROTO_IPV6, IPV6_V6ONLY, &on, sizeof on);
+  }
   if (bind(listener.get(), address.get(), address.length) < 0 ||
       listen(listener.get(), kBacklog) < 0) {
     if (errno == EADDRINUSE) throw Error(ErrorKind::kConflict, "address already in use");

@@ -4,6 +4,7 @@
 #include <sys/socket.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <condition_variable>
 #include <filesystem>
 #include <set>
@@ -12,6 +13,7 @@
 #include "base/error.h"
 #include "base/file.h"
 #include "base/subprocess.h"
+#include "daemon/network/network_plan.h"
 #include "daemon/testing/local_process.h"
 #include "image/layer/testing/tar_builder.h"
 
@@ -254,15 +256,89 @@ class LocalVm final : public Vm {
   bool abandoned_ = false;
 };
 
+// Plans as the real one does, and makes nothing of it.
 class LocalNetwork final : public Network {
  public:
-  Attachment attach(const std::string& container) override { return place(container, true); }
-  Attachment reattach(const std::string& container) override { return place(container, false); }
+  LocalNetwork() {
+    NetworkSpec usual;
+    usual.id = usual.name = kDefaultNetwork;
+    usual.bridge = "hull-test";
+    usual.subnet = parseSubnet("172.17.0.0/16");
+    networks_[usual.id] = completeNetwork(usual, {}, {}, "test");
+  }
+  void restore(const std::vector<NetworkSpec>& networks) override {
+    const std::lock_guard lock(mutex_);
+    for (const NetworkSpec& network : networks) networks_[network.id] = network;
+  }
+  NetworkSpec add(NetworkSpec wanted) override {
+    const std::lock_guard lock(mutex_);
+    std::vector<NetworkSpec> present;
+    for (const auto& [id, network] : networks_) present.push_back(network);
+    const NetworkSpec made = completeNetwork(std::move(wanted), present, {}, "test");
+    return networks_[made.id] = made;
+  }
+  void drop(const std::string& id) override {
+    const std::lock_guard lock(mutex_);
+    for (const Lease& lease : leases_.all()) {
+      if (lease.network == id) throw Error(ErrorKind::kForbidden, "has active endpoints");
+    }
+    networks_.erase(id);
+  }
+  std::optional<NetworkSpec> find(const std::string& id) const override {
+    const std::lock_guard lock(mutex_);
+    const auto found = networks_.find(id);
+    return found == networks_.end() ? std::nullopt : std::optional(found->second);
+  }
+  Attachment attach(const std::string& container, const EndpointSpec& endpoint,
+                    bool running) override {
+    const std::lock_guard lock(mutex_);
+    const auto network = networks_.find(endpoint.network);
+    if (network == networks_.end()) {
+      throw Error(ErrorKind::kNotFound, "network " + endpoint.network + " not found");
+    }
+    Lease lease = planEndpoint(network->second, leases_.all(), container, endpoint);
+    const auto cards = leases_.of(container);
+    lease.slot = cards.empty() ? 0 : cards.back().slot + 1;
+    if (running) {
+      const auto spare =
+          std::find_if(cards.begin(), cards.end(), [](const Lease& card) { return card.spare(); });
+      if (spare == cards.end()) throw Error(ErrorKind::kConflict, "no spare network card left");
+      lease.slot = spare->slot;
+    }
+    return place(lease, running);
+  }
+  Attachment addSpare(const std::string& container) override {
+    const std::lock_guard lock(mutex_);
+    Lease lease;
+    lease.container = container;
+    const auto cards = leases_.of(container);
+    lease.slot = cards.empty() ? 0 : cards.back().slot + 1;
+    lease.mac = freeMac({2, 0x43}, leases_.all());
+    return place(lease, false);
+  }
+  std::optional<Attachment> disconnect(const std::string& container,
+                                       const std::string& network) override {
+    const std::lock_guard lock(mutex_);
+    const Lease* found = leases_.find(container, network);
+    if (!found) return std::nullopt;
+    Lease spare;
+    spare.container = container;
+    spare.slot = found->slot;
+    spare.mac = found->mac;
+    return place(spare, true);
+  }
+  std::vector<Attachment> reattach(const std::string& container) override {
+    const std::lock_guard lock(mutex_);
+    std::vector<Attachment> found;
+    for (const Lease& lease : leases_.of(container)) found.push_back(attachment(lease));
+    return found;
+  }
   void detach(const std::string& container) override {
     const std::lock_guard lock(mutex_);
-    leases_.erase(container);
+    leases_.removeIf([&](const Lease& lease) { return lease.container == container; });
     ports_.erase(container);
   }
+  void rename(const std::string&, const std::string&, const std::string&) override {}
   std::vector<PortMapping> publish(const std::string& container,
                                    const std::vector<PortMapping>& ports) override {
     const std::lock_guard lock(mutex_);
@@ -285,26 +361,24 @@ class LocalNetwork final : public Network {
     const std::lock_guard lock(mutex_);
     ports_.erase(container);
   }
-  std::string gateway() const override { return "172.17.0.1"; }
-  std::string subnet() const override { return "172.17.0.0/16"; }
   void shutdown() override {}
 
  private:
-  Attachment place(const std::string& container, bool with_tap) {
-    const std::lock_guard lock(mutex_);
-    if (!leases_.contains(container)) leases_[container] = next_++;
-    Attachment made;
-    made.interface = "hull-test";
-    if (with_tap) made.tap = makeMemfd("tap");
-    made.address = "172.17.0." + std::to_string(leases_[container]);
-    made.gateway = gateway();
+  Attachment attachment(const Lease& lease) const {
+    const auto network = networks_.find(lease.network);
+    return attachmentOf(lease, network == networks_.end() ? nullptr : &network->second);
+  }
+  Attachment place(const Lease& lease, bool running) {
+    leases_.put(lease);
+    Attachment made = attachment(lease);
+    if (!running) made.tap = makeMemfd("tap");
     return made;
   }
 
-  std::mutex mutex_;
-  std::map<std::string, int> leases_;
+  mutable std::mutex mutex_;
+  std::map<std::string, NetworkSpec> networks_;
+  Leases leases_{""};
   std::map<std::string, std::set<uint16_t>> ports_;
-  int next_ = 2;
   uint16_t next_port_ = 49153;
 };
 

@@ -50,7 +50,7 @@ struct VmSpec {
   image::RootDisk root;
   uint64_t writable_bytes = uint64_t{10} << 30;  // sparse; 0: no writable disk
   std::vector<std::string> extra_disks;  // files, opened for writing: /dev/vdc, /dev/vdd, …
-  std::optional<VmNetwork> network;
+  std::vector<VmNetwork> networks;               // guest: eth0, eth1, … in this order
 };
 
 struct VmExit {

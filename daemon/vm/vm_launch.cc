@@ -174,8 +174,8 @@ std::string Launch::configuration() {
     config.disks.push_back(
         {"extra-" + std::to_string(n), bytes, false, {{pass(std::move(disk)), 0, 0, bytes}}});
   }
-  if (spec_.network) {
-    config.net = {pass(std::move(spec_.network->tap)), spec_.network->mac, spec_.network->mtu};
+  for (VmNetwork& network : spec_.networks) {
+    config.nets.push_back({pass(std::move(network.tap)), network.mac, network.mtu});
   }
   config.balloon = true;
   vmm::VsockConfig vsock;

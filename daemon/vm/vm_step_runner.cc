@@ -57,7 +57,7 @@ auto explainingFullDisk(const std::string& directory, Work&& work) -> decltype(w
 class NetworkPlace {
  public:
   NetworkPlace(Network* network, const std::string& name) : network_(network), name_(name) {
-    if (network_ != nullptr) attachment = network_->attach(name_);
+    if (network_ != nullptr) attachment = network_->attach(name_, {});
   }
   ~NetworkPlace() {
     try {
@@ -125,8 +125,8 @@ VmSession::VmSession(const VmResources& resources, Network* network,
   spec.directory = folder_.path();
   for (size_t n = 0; n < caches_->size(); ++n) spec.extra_disks.push_back(caches_->path(n));
   if (place_.attachment.tap.valid()) {
-    spec.network =
-        VmNetwork{std::move(place_.attachment.tap), place_.attachment.mac, place_.attachment.mtu};
+    spec.networks.push_back(
+        {std::move(place_.attachment.tap), place_.attachment.mac, place_.attachment.mtu});
   }
   vm_ = Vm::start(resources, std::move(spec));
   vm_->onProcessExit([this](const std::string&, const guest::ProcessExited& exited) {
@@ -155,7 +155,9 @@ void VmSession::prepareContainer(const std::vector<std::string>& extra_hosts) {
   container.hostname = hostname;
   container.resolv_conf = resolvConf(at.gateway);
   container.hosts = hostsFile(hostname, at.address, at.gateway, extra_hosts);
-  vm_->request("", guest::ConfigureNetwork{at.address, at.prefix_length, at.gateway, at.mtu});
+  if (!at.address.empty()) {
+    vm_->request("", guest::ConfigureNetwork{at.address, at.prefix_length, at.gateway, at.mtu});
+  }
   vm_->request(name_, std::move(container));
 }
 

@@ -153,13 +153,16 @@ void RootFilesystem::mountDisks(const CreateContainer& options) {
   makeDirectory(state_ + "/rw/work");
   removeTree(AT_FDCWD, state_ + "/rw/trees");  // of an earlier VM
   makeDirectory(state_ + "/rw/trees", 0700);
-  if (!options.resolv_conf.empty()) {
-    writeSmallFile(state_ + "/files/resolv.conf", options.resolv_conf);
-  }
-  if (!options.hosts.empty()) writeSmallFile(state_ + "/files/hosts", options.hosts);
+  writeNameFiles(options.hosts, options.resolv_conf);
   if (!options.hostname.empty()) {
     writeSmallFile(state_ + "/files/hostname", options.hostname + '\n');
   }
+}
+
+// Over what is there: the container has the very files mounted.
+void RootFilesystem::writeNameFiles(const std::string& hosts, const std::string& resolv_conf) {
+  if (!resolv_conf.empty()) writeSmallFile(state_ + "/files/resolv.conf", resolv_conf);
+  if (!hosts.empty()) writeSmallFile(state_ + "/files/hosts", hosts);
 }
 
 // A writable disk may come back with what an earlier VM sealed on it. A layer being written when

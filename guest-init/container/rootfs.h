@@ -42,6 +42,8 @@ class RootFilesystem {
   // Where the tree of that name is unpacked; a new, empty directory outside of the root. Throws
   // kConflict when there is one, kInvalidArgument for what is no plain name.
   std::string prepareTree(const std::string& name);
+  // The container's /etc/hosts and /etc/resolv.conf; empty: as they are.
+  void writeNameFiles(const std::string& hosts, const std::string& resolv_conf);
 
   // The overlay must be unused. Both return the new layer's number.
   uint64_t seal();

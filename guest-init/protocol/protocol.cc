@@ -67,7 +67,10 @@ void visitFields(Coder& c, M& m) {
   if constexpr (Is<M, Hello>) {
     all(m.version, m.wall_clock_ns);
   } else if constexpr (Is<M, ConfigureNetwork>) {
-    all(m.address, m.prefix_length, m.gateway, m.mtu);
+    all(m.address, m.prefix_length, m.gateway, m.mtu, m.interface, m.address6, m.prefix_length6,
+        m.gateway6);
+  } else if constexpr (Is<M, WriteNameFiles>) {
+    all(m.hosts, m.resolv_conf);
   } else if constexpr (Is<M, Mount>) {
     all(m.kind, m.source, m.destination, m.options);
   } else if constexpr (Is<M, CreateContainer>) {

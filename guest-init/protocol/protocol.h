@@ -22,7 +22,7 @@
 
 namespace hull::guest {
 
-inline constexpr uint32_t kProtocolVersion = 1;
+inline constexpr uint32_t kProtocolVersion = 2;
 inline constexpr uint32_t kControlPort = 1024;
 inline constexpr uint32_t kStreamPort = 1025;
 
@@ -42,11 +42,22 @@ struct Hello {  // → HelloReply
   int64_t wall_clock_ns = 0;  // the guest sets its clock; 0 leaves it
 };
 
-struct ConfigureNetwork {  // eth0 up; loopback is always up
-  std::string address;     // "172.17.0.2", empty: loopback only
+// One network card as it shall be from now on; loopback is always up.
+struct ConfigureNetwork {
+  std::string address;  // "172.17.0.2"; empty: the card is down and has none
   uint8_t prefix_length = 0;
-  std::string gateway;
+  std::string gateway;  // empty: the default route does not lead here
   uint16_t mtu = 1500;
+  std::string interface = "eth0";
+  std::string address6 = {};  // empty: no IPv6
+  uint8_t prefix_length6 = 0;
+  std::string gateway6 = {};
+};
+
+// A container's /etc/hosts and /etc/resolv.conf anew, where CreateContainer wrote them.
+struct WriteNameFiles {
+  std::string hosts;
+  std::string resolv_conf;
 };
 
 struct Mount {
@@ -235,11 +246,11 @@ struct ProcessTable {
   std::vector<std::vector<std::string>> rows;  // each as long as titles
 };
 
-using Message =
-    std::variant<Hello, ConfigureNetwork, CreateContainer, StartProcess, SignalProcess,
-                 ResizeTerminal, ForgetProcess, ListState, ListProcesses, SealLayer,
-                 RemoveContainer, Pause, Resume, PowerOff, OpenStream, Ok, Failure, HelloReply,
-                 ProcessStarted, LayerSealed, ProcessExited, StateReply, ProcessTable>;
+using Message = std::variant<Hello, ConfigureNetwork, CreateContainer, StartProcess, SignalProcess,
+                             ResizeTerminal, ForgetProcess, ListState, ListProcesses, SealLayer,
+                             RemoveContainer, Pause, Resume, PowerOff, OpenStream, Ok, Failure,
+                             HelloReply, ProcessStarted, LayerSealed, ProcessExited, StateReply,
+                             ProcessTable, WriteNameFiles>;
 // The frame type is the index in Message: append only.
 
 struct Frame {

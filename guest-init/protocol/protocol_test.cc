@@ -61,6 +61,7 @@ std::vector<Frame> samples() {
   add(ProcessExited{"main", 137, true});
   add(StateReply{{{"one", {{"main", 5, true, 0, false}, {"x", 6, false, 1, true}}}, {"two", {}}}});
   add(ProcessTable{{"PID", "CMD"}, {{"1", "init"}, {"2", "sh"}}});
+  add(WriteNameFiles{"10.0.0.2 box\n", "nameserver 10.0.0.1\n"});
   return frames;
 }
 

@@ -190,6 +190,11 @@ std::optional<Message> Server::on(const Frame&, const ConfigureNetwork& request)
   return Ok{};
 }
 
+std::optional<Message> Server::on(const Frame& frame, const WriteNameFiles& request) {
+  container(frame.container).root().writeNameFiles(request.hosts, request.resolv_conf);
+  return Ok{};
+}
+
 std::optional<Message> Server::on(const Frame& frame, const CreateContainer& request) {
   checkContainerId(frame.container);
   if (containers_.contains(frame.container)) {

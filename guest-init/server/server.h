@@ -49,6 +49,7 @@ class Server {
   std::optional<Message> perform(const Frame& frame);
   std::optional<Message> on(const Frame& frame, const Hello& request);
   std::optional<Message> on(const Frame& frame, const ConfigureNetwork& request);
+  std::optional<Message> on(const Frame& frame, const WriteNameFiles& request);
   std::optional<Message> on(const Frame& frame, const CreateContainer& request);
   std::optional<Message> on(const Frame& frame, const StartProcess& request);
   std::optional<Message> on(const Frame& frame, const SignalProcess& request);

@@ -14,6 +14,7 @@ namespace {
 
 using testing::EndsWith;
 using testing::HasSubstr;
+using testing::Not;
 using Kind = OpenStream::Kind;
 
 class ServerTest : public testing::Test {
@@ -311,6 +312,35 @@ TEST_F(ServerTest, TheNetworkIsConfigured) {
   EXPECT_THAT(out, HasSubstr("mtu 1400"));
   EXPECT_THAT(out, HasSubstr("inet 10.11.0.2/24 brd 10.11.0.255"));
   EXPECT_THAT(out, HasSubstr("default via 10.11.0.1 dev eth0"));
+}
+
+TEST_F(ServerTest, ANetworkCardMovesToAnotherNetworkAndOutOfAll) {
+  if (wantsVmHost()) GTEST_SKIP() << "this machine has no network card";
+  machine->create();
+  ConfigureNetwork card{"10.11.0.2", 24, "10.11.0.1", 1400};
+  machine->ask(card);
+  card.interface = "eth7";
+  EXPECT_EQ(failure(card).code, FailureCode::kNotFound);
+  card = {"10.12.0.9", 16, "", 1500};
+  card.address6 = "fd00:12::9";
+  card.prefix_length6 = 64;
+  card.gateway6 = "fd00:12::1";
+  machine->ask(card);
+  machine->ask(WriteNameFiles{"10.12.0.9 box\n", "nameserver 10.12.0.1\n"});
+  const std::string out =
+      sh("ip addr show eth0; ip route; ip -6 route; cat /etc/hosts /etc/resolv.conf");
+  EXPECT_THAT(out, HasSubstr("inet 10.12.0.9/16"));
+  EXPECT_THAT(out, Not(HasSubstr("10.11.0")));
+  EXPECT_THAT(out, Not(HasSubstr("default via 10.")));
+  if (out.find("inet6") != std::string::npos) {  // a kernel with IPv6
+    EXPECT_THAT(out, HasSubstr("inet6 fd00:12::9/64"));
+    EXPECT_THAT(out, HasSubstr("default via fd00:12::1 dev eth0"));
+  }
+  EXPECT_THAT(out, HasSubstr("10.12.0.9 box\nnameserver 10.12.0.1\n"));
+  machine->ask(ConfigureNetwork{});
+  const std::string after = sh("ip addr show eth0");
+  EXPECT_THAT(after, Not(HasSubstr("inet")));
+  EXPECT_THAT(after, Not(HasSubstr("UP")));
 }
 
 TEST_F(ServerTest, PowerOffKillsUnmountsAndEndsTheMachine) {

@@ -6,8 +6,8 @@
 namespace hull::guest {
 
 void bringUpLoopback();
-// eth0 with the address, the link's MTU and the default route; throws Error(kInvalidArgument) for
-// text that is no IPv4 address.
+// A card with its addresses, MTU and, if it has a gateway, the default route; what it had before is
+// gone. Throws Error(kInvalidArgument) for text that is no address, kNotFound without such a card.
 void configureNetwork(const ConfigureNetwork& config);
 
 }  // namespace hull::guest

@@ -153,12 +153,12 @@ void checkDisk(const DiskConfig& disk, const std::string& field) {
   checkSegments(disk, field);
 }
 
-void checkNet(const NetConfig& net) {
-  requireFd(net.tap_fd, "net.tap_fd");
+void checkNet(const NetConfig& net, const std::string& field) {
+  requireFd(net.tap_fd, field + ".tap_fd");
   constexpr uint8_t kMulticastBit = 1;
-  if ((net.mac[0] & kMulticastBit) != 0) fail("net.mac", "a multicast address");
-  if (net.mac == std::array<uint8_t, 6>{}) fail("net.mac", "all zeros");
-  if (net.mtu < kMinMtu || net.mtu > kMaxMtu) fail("net.mtu", "not between 68 and 65521");
+  if ((net.mac[0] & kMulticastBit) != 0) fail(field + ".mac", "a multicast address");
+  if (net.mac == std::array<uint8_t, 6>{}) fail(field + ".mac", "all zeros");
+  if (net.mtu < kMinMtu || net.mtu > kMaxMtu) fail(field + ".mtu", "not between 68 and 65521");
 }
 
 void check(const VmConfig& config) {
@@ -179,7 +179,10 @@ void check(const VmConfig& config) {
   for (size_t i = 0; i < config.disks.size(); ++i) {
     checkDisk(config.disks[i], fmt::format("disks[{}]", i));
   }
-  if (config.net) checkNet(*config.net);
+  if (config.nets.size() > kMaxNets) fail("nets", fmt::format("more than {}", kMaxNets));
+  for (size_t i = 0; i < config.nets.size(); ++i) {
+    checkNet(config.nets[i], fmt::format("nets[{}]", i));
+  }
   if (config.vsock) {
     requireFd(config.vsock->listener_fd, "vsock.listener_fd");
     if (config.vsock->guest_cid < kFirstGuestCid || config.vsock->guest_cid == UINT32_MAX) {
@@ -260,13 +263,13 @@ DiskConfig diskOf(const json& value, const std::string& path) {
   return disk;
 }
 
-NetConfig netOf(const json& value) {
+NetConfig netOf(const json& value, const std::string& path) {
   NetConfig net;
-  Fields fields(value, "net");
+  Fields fields(value, path);
   fields.number("tap_fd", net.tap_fd);
   std::string mac;
   fields.string("mac", mac);
-  net.mac = parseMac(mac, "net.mac");
+  net.mac = parseMac(mac, path + ".mac");
   fields.number("mtu", net.mtu);
   limits(fields, "receive", net.receive);
   limits(fields, "transmit", net.transmit);
@@ -296,7 +299,11 @@ VmConfig configOf(const json& document) {
       config.disks.push_back(diskOf((*list)[i], fmt::format("disks[{}]", i)));
     }
   }
-  if (const json* net = fields.find("net")) config.net = netOf(*net);
+  if (const json* list = fields.array("nets", kMaxNets)) {
+    for (size_t i = 0; i < list->size(); ++i) {
+      config.nets.push_back(netOf((*list)[i], fmt::format("nets[{}]", i)));
+    }
+  }
   if (const json* vsock = fields.find("vsock")) config.vsock = vsockOf(*vsock);
   fields.boolean("stable_cpu", config.stable_cpu);
   fields.boolean("large_pages", config.large_pages);
@@ -321,6 +328,7 @@ std::string toJson(const VmConfig& config) {
                 {"initrd_fd", config.initrd_fd},
                 {"command_line", config.command_line},
                 {"disks", json::array()},
+                {"nets", json::array()},
                 {"stable_cpu", config.stable_cpu},
                 {"large_pages", config.large_pages},
                 {"balloon", config.balloon},
@@ -345,12 +353,12 @@ std::string toJson(const VmConfig& config) {
                                  {"write", jsonOf(disk.write)},
                                  {"segments", std::move(segments)}});
   }
-  if (config.net) {
-    document["net"] = {{"tap_fd", config.net->tap_fd},
-                       {"mac", macText(config.net->mac)},
-                       {"mtu", config.net->mtu},
-                       {"receive", jsonOf(config.net->receive)},
-                       {"transmit", jsonOf(config.net->transmit)}};
+  for (const auto& net : config.nets) {
+    document["nets"].push_back({{"tap_fd", net.tap_fd},
+                                {"mac", macText(net.mac)},
+                                {"mtu", net.mtu},
+                                {"receive", jsonOf(net.receive)},
+                                {"transmit", jsonOf(net.transmit)}});
   }
   if (config.vsock) {
     document["vsock"] = {{"guest_cid", config.vsock->guest_cid},

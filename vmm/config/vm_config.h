@@ -21,6 +21,7 @@ inline constexpr uint32_t kMaxVcpus = 64;
 inline constexpr uint64_t kMinMemoryMib = 32;
 inline constexpr uint64_t kMaxMemoryMib = 1024 * 1024;
 inline constexpr size_t kMaxDisks = 16;
+inline constexpr size_t kMaxNets = 8;
 inline constexpr size_t kMaxSegmentsPerDisk = 1024;
 inline constexpr uint64_t kSectorBytes = 512;
 
@@ -84,7 +85,7 @@ struct VmConfig {
   int initrd_fd = -1;
   std::string command_line;       // appended to the VMM's own
   std::vector<DiskConfig> disks;  // guest: /dev/vda, /dev/vdb, … in this order
-  std::optional<NetConfig> net;
+  std::vector<NetConfig> nets;    // guest: eth0, eth1, … in this order
   std::optional<VsockConfig> vsock;
   bool stable_cpu = false;  // only features that every host of the vendor has (kvm/cpu_model.h)
   bool large_pages =

@@ -19,11 +19,11 @@ VmConfig sample() {
   config.command_line = "quiet hull.x=\"ü\"";
   config.disks = {{"root", 1 << 20, true, {{7, 0, 0, 4096}, {8, 512, 8192, 1024}}},
                   {"upper", 1 << 30, false, {{9, 0, 0, 1 << 30}}}};
-  config.net = NetConfig{10, {2, 0, 0, 0xab, 0xcd, 0xef}, 1400};
+  config.nets = {NetConfig{10, {2, 0, 0, 0xab, 0xcd, 0xef}, 1400}};
   config.vsock = VsockConfig{77, 11};
   config.balloon = config.stable_cpu = config.large_pages = true;
   config.disks[1].write = {{1 << 20, 1 << 22}, {500, 0}};
-  config.net->transmit = {{125000, 0}, {}};
+  config.nets[0].transmit = {{125000, 0}, {}};
   config.console_fd = 12;
   config.control_fd = 13;
   config.status_fd = 14;
@@ -61,15 +61,15 @@ TEST(VmConfig, SurvivesARoundTrip) {
   ASSERT_EQ(after.disks.size(), 2u);
   EXPECT_EQ(after.disks[0].segments[1].disk_offset, 8192u);
   EXPECT_FALSE(after.disks[1].read_only);
-  ASSERT_TRUE(after.net);
-  EXPECT_EQ(after.net->mac, before.net->mac);
+  ASSERT_EQ(after.nets.size(), 1u);
+  EXPECT_EQ(after.nets[0].mac, before.nets[0].mac);
   ASSERT_TRUE(after.vsock);
   EXPECT_EQ(after.vsock->guest_cid, 77u);
   EXPECT_EQ(after.uid, 1000u);
   EXPECT_TRUE(after.balloon && after.stable_cpu && after.large_pages);
   EXPECT_EQ(after.disks[1].write, before.disks[1].write);
   EXPECT_EQ(after.disks[0].read, IoLimits{});
-  EXPECT_EQ(after.net->transmit, before.net->transmit);
+  EXPECT_EQ(after.nets[0].transmit, before.nets[0].transmit);
 }
 
 TEST(LimitsChange, SurvivesARoundTripAndNamesWhatIsWrong) {
@@ -96,7 +96,7 @@ TEST(VmConfig, TakesDefaultsForWhatIsMissing) {
   const VmConfig config = parseVmConfig(R"({"kernel_fd": 3})");
   EXPECT_EQ(config.memory_mib, 512u);
   EXPECT_EQ(config.vcpus, 1u);
-  EXPECT_FALSE(config.net);
+  EXPECT_TRUE(config.nets.empty());
   EXPECT_FALSE(config.vsock);
   EXPECT_EQ(config.console_fd, -1);
 }
@@ -116,9 +116,9 @@ TEST(VmConfig, NamesTheFieldThatIsWrong) {
   EXPECT_THAT(
       errorOf(R"({"kernel_fd":3,"disks":[{"size_bytes":512,"segments":[{"fd":1,"x":1}]}]})"),
       HasSubstr("disks[0].segments[0].x: unknown field"));
-  EXPECT_THAT(errorOf(R"({"kernel_fd":3,"net":{"tap_fd":4,"mac":"02:00:00:00:00:0g"}})"),
-              HasSubstr("net.mac"));
-  EXPECT_THAT(errorOf(R"({"kernel_fd":3,"net":{"tap_fd":4,"mac":"01:00:00:00:00:00"}})"),
+  EXPECT_THAT(errorOf(R"({"kernel_fd":3,"nets":[{"tap_fd":4,"mac":"02:00:00:00:00:0g"}]})"),
+              HasSubstr("nets[0].mac"));
+  EXPECT_THAT(errorOf(R"({"kernel_fd":3,"nets":[{"tap_fd":4,"mac":"01:00:00:00:00:00"}]})"),
               HasSubstr("multicast"));
   EXPECT_THAT(errorOf(R"({"kernel_fd":3,"vsock":{"listener_fd":4,"guest_cid":2}})"),
               HasSubstr("vsock.guest_cid: reserved"));

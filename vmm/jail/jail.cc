@@ -127,7 +127,7 @@ std::vector<int> descriptorsOf(const VmConfig& config) {
   for (const auto& disk : config.disks) {
     for (const auto& segment : disk.segments) all.push_back(segment.fd);
   }
-  if (config.net) all.push_back(config.net->tap_fd);
+  for (const auto& net : config.nets) all.push_back(net.tap_fd);
   if (config.vsock) all.push_back(config.vsock->listener_fd);
   std::sort(all.begin(), all.end());
   all.erase(std::unique(all.begin(), all.end()), all.end());

@@ -100,7 +100,7 @@ class RealVm : public testing::Test {
     spec.root = rootDisk();
     spec.writable_bytes = uint64_t{1} << 30;
     if (attachment != nullptr) {
-      spec.network = VmNetwork{std::move(attachment->tap), attachment->mac, attachment->mtu};
+      spec.networks.push_back({std::move(attachment->tap), attachment->mac, attachment->mtu});
     }
     const auto began = std::chrono::steady_clock::now();
     auto vm = Vm::start(resources_, std::move(spec));
@@ -240,7 +240,7 @@ TEST_F(RealVm, NetworkReachesTheHostAndPublishedPortsReachTheGuest) {
   NetworkOptions options;
   options.state_directory = root_.path() + "/network";
   const auto network = Network::create(options);
-  Attachment attachment = network->attach(kContainer);
+  Attachment attachment = network->attach(kContainer, {});
   const auto vm = start(&attachment);
   createContainer(*vm, &attachment);
 
