@@ -1,0 +1,66 @@
+"""Networks of the user's own: names, isolation, connecting while a container runs, published ports."""
+import json
+import os
+import socket
+
+from harness import BUSYBOX, EngineTest, hull, unique, wait_for
+
+SERVE = "while :; do echo from-$HOSTNAME | nc -l -p 80 >/dev/null; done"
+
+
+class Networks(EngineTest):
+    def network(self, *options):
+        name = unique("net")
+        hull("network", "create", *options, name)
+        self.addCleanup(hull, "network", "rm", "-f", name, check=False)
+        return name
+
+    def asks(self, container, target):
+        """Whether `container` gets an answer from `target`."""
+        return "from-" in hull("exec", container, "sh", "-c", f"nc -w 5 {target} 80 </dev/null", check=False).out
+
+    def test_members_find_each_other_by_name_and_others_do_not(self):
+        app, other = self.network(), self.network("--internal")
+        web = self.container("--network", app, "--network-alias", "www", "--", "sh", "-c", SERVE)
+        near = self.container("--network", app, "--", "sleep", "1000")
+        far = self.container("--network", other, "--", "sleep", "1000")
+        address = json.loads(hull("inspect", web).out)[0]["NetworkSettings"]["Networks"][app]["IPAddress"]
+        wait_for(lambda: self.asks(near, web), "the name is answered")
+        self.assertTrue(self.asks(near, "www"))
+        self.assertFalse(self.asks(far, address), "isolated")
+        self.assertNotEqual(hull("exec", far, "nslookup", web, check=False).status, 0)
+
+        # Connected while it runs, it is a member; disconnected, it is none.
+        hull("network", "connect", app, far)
+        self.assertTrue(self.asks(far, "www"))
+        self.assertIn("eth1", hull("exec", far, "ip", "addr").out)
+        members = json.loads(hull("network", "inspect", app).out)[0]["Containers"]
+        self.assertEqual(len(members), 3)
+        self.assertNotEqual(hull("network", "rm", app, check=False).status, 0)
+        hull("network", "disconnect", app, far)
+        self.assertFalse(self.asks(far, address))
+
+    def test_bad_requests_are_said_and_leave_nothing(self):
+        name = self.network("--subnet", "10.213.0.0/24")
+        self.assertIn("already exists", hull("network", "create", name, check=False).err)
+        self.assertIn("overlaps", hull("network", "create", "--subnet", "10.213.0.128/25", unique(), check=False).err)
+        self.assertIn("not found", hull("network", "rm", "none-such", check=False).err)
+        self.assertIn("pre-defined", hull("network", "rm", "bridge", check=False).err)
+        self.assertIn("no configured subnet", hull("run", "--rm", "--network", name, "--ip", "10.214.0.9", BUSYBOX, "true", check=False).err)
+        self.assertEqual(hull("run", "--rm", "--network", name, "--ip", "10.213.0.9", BUSYBOX, "hostname", "-i").out.strip(), "10.213.0.9")
+        if "machine" in os.environ.get("HULL_HOST", ""):
+            self.assertIn("UDP", hull("run", "--rm", "-p", "0:53/udp", BUSYBOX, "true", check=False).err)
+        self.assertEqual(hull("network", "prune", "-f").out.count(name), 1)
+
+    def test_a_published_port_leads_to_a_network_of_ones_own(self):
+        web = self.container("--network", self.network(), "-p", "127.0.0.1::80", "--", "sh", "-c", SERVE)
+        port = int(hull("port", web, "80").out.rsplit(":", 1)[1])
+
+        def answer():
+            try:
+                with socket.create_connection(("127.0.0.1", port), 5) as client:
+                    return client.recv(100)
+            except OSError:
+                return None
+
+        wait_for(answer, "the port answers")
