@@ -69,6 +69,39 @@ const Attachment* firstPlace(const std::vector<Attachment>& cards) {
   return found == cards.end() ? nullptr : &*found;
 }
 
+// Where the default route and published ports lead.
+std::string wayOut(const std::vector<Attachment>& cards) {
+  const auto found = std::find_if(cards.begin(), cards.end(),
+                                  [](const Attachment& card) { return !card.gateway.empty(); });
+  return found == cards.end() ? std::string() : found->address;
+}
+
+// The cards before the one of `slot` changed hands: spare, or in the network that `endpoints` still
+// has it in.
+std::vector<Attachment> cardsBefore(const std::vector<Attachment>& now, unsigned slot,
+                                    const std::vector<Endpoint>& endpoints) {
+  std::vector<Attachment> before;
+  for (const Attachment& card : now) {
+    Attachment earlier;
+    earlier.slot = card.slot;
+    if (card.slot != slot) {
+      earlier.address = card.address;
+      earlier.gateway = card.gateway;
+    } else if (card.network.empty()) {
+      for (const Endpoint& endpoint : endpoints) {
+        const bool gone = std::none_of(now.begin(), now.end(), [&](const Attachment& each) {
+          return each.network == endpoint.network;
+        });
+        if (!gone) continue;
+        earlier.address = endpoint.address;
+        earlier.gateway = endpoint.gateway;
+      }
+    }
+    before.push_back(std::move(earlier));
+  }
+  return before;
+}
+
 }  // namespace
 
 std::vector<std::string> dnsNamesOf(const Container& container, const Endpoint& endpoint) {
@@ -160,21 +193,34 @@ void Containers::detachNetwork(const Container& container) {
   }
 }
 
-// A running guest's cards, routes and name files as its leases are now; ports lead to where they
-// can. Cards that change no more than their route are set up anew too: connections live on.
+// Tells a running guest that the card of `slot` has changed hands, and whichever then has the
+// default route; name files are written anew. Ports move only when what they led to is gone: they
+// keep their numbers, and connections live on.
 void Containers::refreshGuest(Container& container, unsigned changed_slot) {
   const auto run = container.run();
   if (!run) return;
+  const ContainerState state = container.state();
   const auto cards = parts_.network->reattach(container.id());
+  const std::string before = wayOut(cardsBefore(cards, changed_slot, state.endpoints));
+  const std::string after = wayOut(cards);
   for (auto& message : guestCards(cards)) {
     const bool changed = message.interface == "eth" + std::to_string(changed_slot);
-    if (changed || !message.gateway.empty()) run->vm()->request("", std::move(message));
+    const bool rerouted =
+        before != after && (message.address == before || message.address == after);
+    if (changed || (rerouted && !message.address.empty())) {
+      run->vm()->request("", std::move(message));
+    }
   }
   const auto files = createMessage(container.spec(), container.hostname(), cards, true);
   run->request(guest::WriteNameFiles{files.hosts, files.resolv_conf});
+  if (before == after || container.spec().ports.empty()) return;
   parts_.network->unpublish(container.id());
-  const auto ports = publishPorts(container, cards);
-  save(container, [&](ContainerState& state) { state.ports = ports; });
+  std::vector<PortMapping> ports;
+  if (!after.empty()) {
+    ports = state.ports.empty() ? publishPorts(container, cards)
+                                : parts_.network->publish(container.id(), state.ports);
+  }
+  save(container, [&](ContainerState& changed) { changed.ports = ports; });
 }
 
 void Containers::connect(const std::shared_ptr<Container>& container, const NetworkRecord& network,
@@ -223,12 +269,17 @@ void Containers::disconnect(const std::shared_ptr<Container>& container,
     throw Error(ErrorKind::kForbidden,
                 "container " + container->id() + " is not connected to network " + network.name);
   }
-  save(*container, [&](ContainerState& changed) { std::erase_if(changed.endpoints, same); });
   if (parts_.network && container->run()) {
-    // What the host enforces comes first: a guest that does not answer is out all the same.
     const auto card = parts_.network->disconnect(container->id(), network.spec.id);
-    if (card) refreshGuest(*container, card->slot);
+    try {
+      if (card) refreshGuest(*container, card->slot);
+    } catch (const Error& error) {
+      // What the host enforces counts: it is out all the same.
+      log::warning("tell container " + container->id() + " that it has left " + network.name +
+                   ": " + error.what());
+    }
   }
+  save(*container, [&](ContainerState& changed) { std::erase_if(changed.endpoints, same); });
   networks_.publish(network, "disconnect", {{"container", container->id()}});
 }
 
