@@ -159,8 +159,9 @@ TEST_F(TreesTest, AttributesSurviveTheWayOutAndIn) {
      "mkdir -p /" +
      std::string(120, 'd') + "/" + std::string(120, 'e'));
   const std::string tar = machine->readTree(Kind::kReadChanges);
+  // How wide the columns are depends on the other entries' fractions of a second.
   EXPECT_THAT(checkCommand({"tar", "--numeric-owner", "--full-time", "-tv"}, tar),
-              HasSubstr("-rwsr-xr-x 70000/3000000     2 2001-02-03 04:05:06           f\n"));
+              testing::ContainsRegex("-rwsr-xr-x 70000/3000000 +2 2001-02-03 04:05:06 +f\n"));
   machine->ask(RemoveContainer{});
   auto options = machine->containerOptions();
   options.writable_disk.clear();
