@@ -146,6 +146,7 @@ void pruneCommand(Context& context, const std::vector<std::string>& filters) {
 struct ConnectOptions {
   std::string network, container, address, address6;
   std::vector<std::string> aliases;
+  bool force = false;
 };
 
 void connectCommand(Context& context, const ConnectOptions& o) {
@@ -175,7 +176,7 @@ void addMembership(CLI::App* group, Context& context) {
       verb<ConnectOptions>(group, "disconnect", "Disconnect a container from a network");
   disconnect->add_option("network", d->network)->required();
   disconnect->add_option("container", d->container)->required();
-  disconnect->add_flag("-f,--force", "Accepted for Docker's sake");
+  disconnect->add_flag("-f,--force", d->force, "Accepted for Docker's sake");
   disconnect->callback([&context, d = d] {
     context.engine().post(networkPath(d->network, "/disconnect"),
                           json{{"Container", d->container}, {"Force", true}});
