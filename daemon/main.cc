@@ -10,6 +10,7 @@
 #include "base/error.h"
 #include "base/file.h"
 #include "base/log.h"
+#include "base/log_context.h"
 #include "daemon/serve.h"
 #include "daemon/vm/vm_step_runner.h"
 
@@ -28,6 +29,7 @@ struct Options {
   std::vector<std::string> layer_limits;
   bool debug = false;
   bool uninstall = false;
+  std::string log_format = "text";
 };
 
 std::string programFolder() {
@@ -53,6 +55,14 @@ void declare(CLI::App& app, Options& options) {
                  "unix socket to listen on; may be repeated (default: " + defaultSocket() + ")");
   app.add_option("--group,-G", options.serve.group,
                  "group that may use the socket (default: hull or docker, if there is one)");
+  app.add_option("--tcp", options.serve.tcp_addresses,
+                 "host:port to listen on with mutual TLS (see --tls); may be repeated");
+  app.add_option("--tls", options.serve.tls_folder,
+                 "folder of ca.pem, cert.pem and key.pem for --tcp");
+  app.add_option("--metrics", options.serve.metrics_address,
+                 "host:port to serve Prometheus metrics on, plain HTTP");
+  app.add_option("--log-format", options.log_format, "text or json")
+      ->check(CLI::IsMember({"text", "json"}));
   app.add_option("--root", options.engine.root, "folder of images and containers")
       ->capture_default_str();
   app.add_option("--resources", options.resources,
@@ -171,6 +181,7 @@ int main(int argc, char** argv) {
     engine::declare(app, options);
     app.parse(argc, argv);
     if (options.debug) log::setLevel(log::Level::kDebug);
+    if (options.log_format == "json") log::setFormat(log::Format::kJson);
     options.engine.default_memory_bytes = options.default_memory_mib << 20;
     options.engine.root = std::filesystem::absolute(options.engine.root).string();
     engine::blockSignals();

@@ -1,12 +1,15 @@
 #include "daemon/serve.h"
 
 #include <grp.h>
+#include <netdb.h>
 #include <pthread.h>
 #include <signal.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
+#include <sys/un.h>
 #include <unistd.h>
 
+#include <array>
 #include <cstdlib>
 #include <filesystem>
 #include <thread>
@@ -14,7 +17,9 @@
 #include "base/error.h"
 #include "base/file.h"
 #include "base/log.h"
+#include "base/tls.h"
 #include "daemon/api/handlers.h"
+#include "daemon/api/metrics.h"
 
 namespace hull::engine {
 
@@ -44,6 +49,24 @@ std::vector<Fd> passedSockets() {
   unsetenv("LISTEN_PID");
   unsetenv("LISTEN_FDS");
   return sockets;
+}
+
+// sd_notify(3): systemd learns that clients and dependent units may come.
+void tellSystemd(const char* text) {
+  const char* path = std::getenv("NOTIFY_SOCKET");
+  if (!path || (*path != '/' && *path != '@')) return;
+  sockaddr_un address{};
+  address.sun_family = AF_UNIX;
+  const std::string_view name(path);
+  if (name.size() >= sizeof address.sun_path) return;
+  name.copy(address.sun_path, name.size());
+  if (address.sun_path[0] == '@') address.sun_path[0] = '\0';
+  const Fd socket_fd(socket(AF_UNIX, SOCK_DGRAM | SOCK_CLOEXEC, 0));
+  const auto size = static_cast<socklen_t>(offsetof(sockaddr_un, sun_path) + name.size());
+  if (socket_fd) {
+    sendto(socket_fd.get(), text, std::string_view(text).size(), MSG_NOSIGNAL,
+           reinterpret_cast<const sockaddr*>(&address), size);
+  }
 }
 
 bool answers(const std::string& path) {
@@ -85,6 +108,106 @@ Fd listenOn(const std::string& path, gid_t owner_group) {
 
 }  // namespace
 
+namespace {
+
+struct AddressParts {
+  std::string host, port;
+};
+
+AddressParts splitAddress(const std::string& address) {
+  const size_t colon = address.rfind(':');
+  if (colon == std::string::npos || colon + 1 == address.size()) {
+    throw Error(ErrorKind::kInvalidArgument,
+                "listen on \"" + address + "\": expected host:port, like 127.0.0.1:2376");
+  }
+  std::string host = address.substr(0, colon);
+  if (host.starts_with('[') && host.ends_with(']')) host = host.substr(1, host.size() - 2);
+  return {host, address.substr(colon + 1)};
+}
+
+Fd listenTcp(const std::string& address) {
+  const auto [host, port] = splitAddress(address);
+  addrinfo hints{};
+  hints.ai_socktype = SOCK_STREAM;
+  hints.ai_flags = AI_PASSIVE;
+  addrinfo* found = nullptr;
+  const int failed =
+      getaddrinfo(host.empty() ? nullptr : host.c_str(), port.c_str(), &hints, &found);
+  if (failed != 0) {
+    throw Error(ErrorKind::kInvalidArgument, "listen on " + address + ": " + gai_strerror(failed));
+  }
+  const std::unique_ptr<addrinfo, decltype(&freeaddrinfo)> list(found, freeaddrinfo);
+  Fd listener(socket(found->ai_family, SOCK_STREAM | SOCK_CLOEXEC, 0));
+  const int yes = 1;
+  if (!listener || setsockopt(listener.get(), SOL_SOCKET, SO_REUSEADDR, &yes, sizeof yes) != 0 ||
+      bind(listener.get(), found->ai_addr, found->ai_addrlen) != 0 ||
+      listen(listener.get(), SOMAXCONN) != 0) {
+    throw sysError("listen on " + address);
+  }
+  return listener;
+}
+
+// "address:port" that the kernel chose.
+std::string boundAddress(int listener) {
+  sockaddr_storage address{};
+  socklen_t size = sizeof address;
+  std::array<char, NI_MAXHOST> host{};
+  std::array<char, NI_MAXSERV> port{};
+  if (getsockname(listener, reinterpret_cast<sockaddr*>(&address), &size) != 0 ||
+      getnameinfo(reinterpret_cast<const sockaddr*>(&address), size, host.data(), host.size(),
+                  port.data(), port.size(), NI_NUMERICHOST | NI_NUMERICSERV) != 0) {
+    return "?";
+  }
+  return std::string(host.data()) + ":" + port.data();
+}
+
+// Whoever reaches the engine is root on this host: TCP without a client's certificate is refused.
+void addTcpListeners(const ServeOptions& options, api::HttpServer& server) {
+  if (options.tcp_addresses.empty()) return;
+  if (options.tls_folder.empty()) {
+    throw Error(ErrorKind::kInvalidArgument,
+                "listen on tcp://" + options.tcp_addresses.front() +
+                    ": only with mutual TLS, because whoever reaches the engine rules this host "
+                    "(name the folder of ca.pem, cert.pem and key.pem with --tls, or use ssh://)");
+  }
+  const auto identity = std::make_shared<const TlsIdentity>(TlsIdentity::Role::kServer,
+                                                            tlsFilesIn(options.tls_folder));
+  for (const std::string& address : options.tcp_addresses) {
+    Fd listener = listenTcp(address);
+    log::info("listening on tcp://" + boundAddress(listener.get()) + " with mutual TLS");
+    server.addListener(std::move(listener), [identity](Fd accepted) {
+      setNonBlocking(accepted.get());
+      return identity->tunnel(std::move(accepted));
+    });
+  }
+}
+
+// The metrics' own server: it has no other paths.
+class MetricsServer {
+ public:
+  MetricsServer(Engine& engine, const std::string& address)
+      : router_(api::makeMetricsRouter(engine)),
+        server_({}, [this](api::Exchange& exchange) { router_.dispatch(exchange); }) {
+    Fd listener = listenTcp(address);
+    log::info("metrics at http://" + boundAddress(listener.get()) + "/metrics");
+    server_.addListener(std::move(listener), {});
+    thread_ = std::thread([this] { server_.run(); });
+  }
+  ~MetricsServer() {
+    server_.stop();
+    thread_.join();
+  }
+  MetricsServer(const MetricsServer&) = delete;
+  MetricsServer& operator=(const MetricsServer&) = delete;
+
+ private:
+  api::Router router_;
+  api::HttpServer server_;
+  std::thread thread_;
+};
+
+}  // namespace
+
 std::string defaultSocket() {
   if (geteuid() == 0) return "/run/hull/hulld.sock";
   const char* runtime = std::getenv("XDG_RUNTIME_DIR");
@@ -109,10 +232,18 @@ void serve(const ServeOptions& options, const std::function<std::unique_ptr<Engi
     listeners.push_back(listenOn(path, owner_group));
     log::info("listening on " + path);
   }
-  const api::Router router = api::makeRouter(*engine);
+  api::Router router = api::makeRouter(*engine);
+  router.onAnswered(
+      [](int status, std::chrono::nanoseconds took) { api::requestCounts().count(status, took); });
   api::HttpServer server(std::move(listeners),
                          [&](api::Exchange& exchange) { router.dispatch(exchange); });
+  addTcpListeners(options, server);
+  std::unique_ptr<MetricsServer> metrics;
+  if (!options.metrics_address.empty()) {
+    metrics = std::make_unique<MetricsServer>(*engine, options.metrics_address);
+  }
   std::thread serving([&] { server.run(); });
+  tellSystemd("READY=1\n");
   for (;;) {
     const sigset_t set = endSignals();
     int number = 0;
@@ -121,9 +252,11 @@ void serve(const ServeOptions& options, const std::function<std::unique_ptr<Engi
   }
   log::info(engine->options().stop_containers ? "stopping: containers are stopped"
                                               : "stopping: containers run on");
+  tellSystemd("STOPPING=1\n");
   // Attached clients and waits end with their connections; the engine then lets go of the VMs.
   server.stop();
   serving.join();
+  metrics.reset();
   engine->shutdown();
   for (const std::string& path : paths) unlink(path.c_str());
 }

@@ -13,7 +13,11 @@ namespace hull::engine {
 
 struct ServeOptions {
   std::vector<std::string> sockets;  // empty, and none from systemd: defaultSocket()
-  std::string group;                 // owner group of the sockets; empty: "hull" or "docker"
+  // TCP addresses "host:port", only with mutual TLS: the folder of ca.pem, cert.pem and key.pem.
+  std::vector<std::string> tcp_addresses;
+  std::string tls_folder;
+  std::string metrics_address;  // "host:port" of GET /metrics, plain HTTP; empty: none
+  std::string group;            // owner group of the sockets; empty: "hull" or "docker"
 };
 
 // /run/hull/hulld.sock for root, $XDG_RUNTIME_DIR/hull/hulld.sock for others.

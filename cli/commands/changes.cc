@@ -1,10 +1,11 @@
-// diff, commit: what became of a container.
+// diff, commit, update: what became of a container, and what shall become of it.
 #include <fmt/format.h>
 
 #include <iostream>
 #include <nlohmann/json.hpp>
 
 #include "cli/commands/context.h"
+#include "cli/terminal/format.h"
 #include "image/types/reference.h"
 
 namespace hull::cli {
@@ -62,11 +63,60 @@ void addCommit(CLI::App& app, Context& context) {
   });
 }
 
+void addUpdate(CLI::App& app, Context& context) {
+  struct Options {
+    std::string memory, reservation, swap, restart, cpuset;
+    double cpus = 0;
+    int64_t shares = 0, quota = 0, period = 0, pids = 0;
+    std::vector<std::string> names;
+  };
+  auto o = std::make_shared<Options>();
+  auto* command = app.add_subcommand("update", "Change limits and restart policy of containers");
+  command->add_option("-m,--memory", o->memory, "Memory limit, like 512m");
+  command->add_option("--memory-reservation", o->reservation, "Memory that is kept for it");
+  command->add_option("--memory-swap", o->swap, "Accepted for compatibility: there is no swap");
+  command->add_option("--cpus", o->cpus, "Number of CPUs");
+  command->add_option("-c,--cpu-shares", o->shares, "Weight among containers, 1024 by default");
+  command->add_option("--cpu-quota", o->quota, "Microseconds of each period");
+  command->add_option("--cpu-period", o->period, "Period in microseconds");
+  command->add_option("--cpuset-cpus", o->cpuset, "CPUs of the host it may use, like 0-2");
+  command->add_option("--pids-limit", o->pids, "Most processes; -1: no limit");
+  command->add_option("--restart", o->restart,
+                      "Restart policy: no, always, unless-stopped, on-failure[:N]");
+  command->add_option("CONTAINER", o->names)->required();
+  command->callback([&context, o] {
+    json body = json::object();
+    if (!o->memory.empty()) body["Memory"] = parseSize(o->memory, "-m, --memory");
+    if (!o->reservation.empty()) {
+      body["MemoryReservation"] = parseSize(o->reservation, "--memory-reservation");
+    }
+    if (o->cpus > 0) body["NanoCpus"] = static_cast<int64_t>(o->cpus * 1e9);
+    const std::pair<const char*, int64_t> numbers[] = {{"CpuShares", o->shares},
+                                                       {"CpuQuota", o->quota},
+                                                       {"CpuPeriod", o->period},
+                                                       {"PidsLimit", o->pids}};
+    for (const auto& [key, value] : numbers) {
+      if (value != 0) body[key] = value;
+    }
+    if (!o->cpuset.empty()) body["CpusetCpus"] = o->cpuset;
+    if (!o->restart.empty()) body["RestartPolicy"] = restartPolicy(o->restart);
+    if (body.empty()) throw Exit{1, "you must provide one or more flags when using this command"};
+    forEachName(context, o->names, [&](const std::string& name) {
+      const json answer = context.engine().post("/containers/" + urlEncode(name) + "/update", body);
+      for (const auto& warning : answer.value("Warnings", json::array())) {
+        std::cerr << "WARNING: " << warning.get<std::string>() << "\n";
+      }
+      std::cout << name << "\n";
+    });
+  });
+}
+
 }  // namespace
 
 void addChangeCommands(CLI::App& app, Context& context) {
   addDiff(app, context);
   addCommit(app, context);
+  addUpdate(app, context);
 }
 
 }  // namespace hull::cli

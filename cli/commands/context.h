@@ -45,7 +45,7 @@ void addDiskCommands(CLI::App& system, Context& context);  // system df, prune
 void addDialStdio(CLI::App& system, Context& context);
 void addEndpointCommands(CLI::App& app, Context& context);  // context completion
 void addStatsCommand(CLI::App& app, Context& context);
-void addChangeCommands(CLI::App& app, Context& context);  // diff commit
+void addChangeCommands(CLI::App& app, Context& context);  // diff commit update
 void addDoctorCommand(CLI::App& app, Context& context);
 void addMachineCommands(CLI::App& app, Context& context);
 void addNetworkCommands(CLI::App& app, Context& context);  // network ls create connect …
@@ -61,6 +61,8 @@ void forEachName(Context& context, const std::vector<std::string>& names,
 
 // Asks on the terminal unless `force`; false: the user does not want it.
 bool confirmed(const std::string& warning, bool force);
+
+nlohmann::json restartPolicy(const std::string& text);  // "on-failure:3"; throws Exit
 
 // An option given once per value (-e A=1 -e B=2), never swallowing what follows it.
 CLI::Option* addList(CLI::App* command, const std::string& names, std::vector<std::string>& values,

@@ -39,11 +39,63 @@ struct RunOptions {
   int stop_timeout = -1;
   std::vector<std::string> env, env_files, labels, publish, add_host, dns, cap_add, cap_drop, tmpfs;
   std::vector<std::string> ulimits, security, volumes, attach, expose, group_add, sysctls, mounts;
-  bool entrypoint_given = false, sig_proxy = true;
-  std::string detach_keys;
+  bool entrypoint_given = false;
   std::vector<std::string> networks, aliases, dns_search, dns_options;
   std::vector<std::string> words;  // IMAGE [COMMAND] [ARG…]
+  std::vector<std::string> label_files, devices, device_rules, storage, log_opts;
+  std::string log_driver, cpuset, reservation, memory_swap, detach_keys;
+  std::string ipc, pid, uts, userns, cgroupns, cgroup_parent, runtime, gpus;
+  int64_t cpu_shares = 0, cpu_quota = 0, cpu_period = 0, oom_score_adj = 0, blkio_weight = 0;
+  bool sig_proxy = true, oom_kill_disable = false;
+  struct Health {
+    std::string command, interval, timeout, start_period, start_interval;
+    int64_t retries = 0;
+    bool none = false;
+  } health;
 };
+
+void addHealthOptions(CLI::App* command, RunOptions::Health& health) {
+  command->add_option("--health-cmd", health.command, "Command that checks its health");
+  command->add_option("--health-interval", health.interval, "Time between checks, like 30s");
+  command->add_option("--health-timeout", health.timeout, "How long a check may take");
+  command->add_option("--health-retries", health.retries, "Failures in a row until unhealthy");
+  command->add_option("--health-start-period", health.start_period,
+                      "Time to start in, in which failures do not count");
+  command->add_option("--health-start-interval", health.start_interval,
+                      "Time between checks within the start period");
+  command->add_flag("--no-healthcheck", health.none, "Not even the image's health check");
+}
+
+void addLimitOptions(CLI::App* command, RunOptions& o) {
+  command->add_option("-c,--cpu-shares", o.cpu_shares, "Weight among containers, 1024 by default");
+  command->add_option("--cpu-quota", o.cpu_quota, "Microseconds of each period");
+  command->add_option("--cpu-period", o.cpu_period, "Period in microseconds");
+  command->add_option("--cpuset-cpus", o.cpuset, "CPUs of the host it may use, like 0-2");
+  command->add_option("--memory-reservation", o.reservation, "Memory that is kept for it");
+  command->add_option("--memory-swap", o.memory_swap,
+                      "Accepted for compatibility: there is no swap");
+  command->add_option("--oom-score-adj", o.oom_score_adj,
+                      "Whom the guest kills first, -1000 to 1000");
+  command->add_flag("--oom-kill-disable", o.oom_kill_disable, "Accepted for compatibility");
+  command->add_option("--blkio-weight", o.blkio_weight, "Accepted for compatibility");
+  addList(command, "--storage-opt", o.storage, "size=20g: size of its writable disk");
+}
+
+void addHostOptions(CLI::App* command, RunOptions& o) {
+  addList(command, "--device", o.devices, "Device of the guest's kernel, like /dev/fuse");
+  addList(command, "--device-cgroup-rule", o.device_rules, "Device rule, like 'c 1:3 rw'");
+  command->add_option("--ipc", o.ipc, "IPC mode: private, shareable or none");
+  command->add_option("--pid", o.pid, "Refused: a container has a kernel of its own");
+  command->add_option("--uts", o.uts, "Refused: a container has a kernel of its own");
+  command->add_option("--userns", o.userns, "Accepted for compatibility");
+  command->add_option("--cgroupns", o.cgroupns, "private");
+  command->add_option("--cgroup-parent", o.cgroup_parent, "Refused: use --memory, --cpus");
+  command->add_option("--runtime", o.runtime, "hull");
+  command->add_option("--gpus", o.gpus, "Refused: it sees no device of the host");
+  command->add_option("--log-driver", o.log_driver, "json-file, local or none");
+  addList(command, "--log-opt", o.log_opts, "Log option, like max-size=10m or max-file=3");
+  addList(command, "--label-file", o.label_files, "Read labels from a file");
+}
 
 void addCreateOptions(CLI::App* command, RunOptions& o) {
   command->add_flag("-i,--interactive", o.interactive, "Keep standard input open");
@@ -100,6 +152,9 @@ void addCreateOptions(CLI::App* command, RunOptions& o) {
   addList(command, "--sysctl", o.sysctls, "Kernel parameter of the container, K=V");
   command->add_option("--detach-keys", o.detach_keys, "Keys that detach, ctrl-p,ctrl-q by default");
   command->add_flag("--sig-proxy,!--no-sig-proxy", o.sig_proxy, "Pass signals on to the process");
+  addHealthOptions(command, o.health);
+  addLimitOptions(command, o);
+  addHostOptions(command, o);
 }
 
 json keyValues(const std::vector<std::string>& list) {
@@ -123,16 +178,23 @@ void addEnvironment(json& list, const std::string& item) {
   }
 }
 
+// The lines of an --env-file or --label-file, without comments.
+std::vector<std::string> linesOf(const std::string& path) {
+  std::ifstream file(path);
+  if (!file) throw Exit{kExitEngine, fmt::format("open {}: {}", path, strerror(errno))};
+  std::vector<std::string> lines;
+  for (std::string line; std::getline(file, line);) {
+    if (!line.empty() && line.back() == '\r') line.pop_back();
+    line.erase(0, line.find_first_not_of(" \t"));
+    if (!line.empty() && line[0] != '#') lines.push_back(line);
+  }
+  return lines;
+}
+
 json environmentOf(const RunOptions& o) {
   json list = json::array();
   for (const auto& path : o.env_files) {
-    std::ifstream file(path);
-    if (!file) throw Exit{kExitEngine, fmt::format("open {}: {}", path, strerror(errno))};
-    for (std::string line; std::getline(file, line);) {
-      if (!line.empty() && line.back() == '\r') line.pop_back();
-      line.erase(0, line.find_first_not_of(" \t"));
-      if (!line.empty() && line[0] != '#') addEnvironment(list, line);
-    }
+    for (const auto& line : linesOf(path)) addEnvironment(list, line);
   }
   for (const auto& item : o.env) addEnvironment(list, item);
   return list;
@@ -205,11 +267,104 @@ json ulimit(const std::string& item) {
   return {{"Name", item.substr(0, equals)}, {"Soft", soft}, {"Hard", read == 2 ? hard : soft}};
 }
 
-json restartPolicy(const std::string& text) {
-  const size_t colon = text.find(':');
-  json policy = {{"Name", text.substr(0, colon)}, {"MaximumRetryCount", 0}};
-  if (colon != std::string::npos) policy["MaximumRetryCount"] = std::atoi(text.c_str() + colon + 1);
-  return policy;
+// "1m30s" → nanoseconds, as Go writes durations.
+int64_t duration(const std::string& text, const char* option) {
+  static constexpr std::pair<std::string_view, double> kUnits[] = {
+      {"ns", 1}, {"us", 1e3}, {"ms", 1e6}, {"s", 1e9}, {"m", 60e9}, {"h", 3600e9}};
+  double total = 0;
+  bool bad = text.empty();
+  for (std::string_view rest = text; !rest.empty() && !bad;) {
+    double number = 0;
+    const auto [end, failed] = std::from_chars(rest.data(), rest.data() + rest.size(), number);
+    rest.remove_prefix(static_cast<size_t>(end - rest.data()));
+    const size_t size = std::min(rest.find_first_of("0123456789."), rest.size());
+    const auto* unit = std::find_if(std::begin(kUnits), std::end(kUnits), [&](const auto& one) {
+      return one.first == rest.substr(0, size);
+    });
+    bad = failed != std::errc{} || unit == std::end(kUnits) || number < 0;
+    if (!bad) total += number * unit->second;
+    rest.remove_prefix(size);
+  }
+  if (bad || total > 9e18) {
+    throw Exit{kExitEngine, fmt::format("invalid argument \"{}\" for \"{}\" flag: no duration "
+                                        "(write it like 30s or 1m30s)",
+                                        text, option)};
+  }
+  return static_cast<int64_t>(total);
+}
+
+json healthOf(const RunOptions::Health& health) {
+  if (health.none) return {{"Test", {"NONE"}}};
+  json check = json::object();
+  if (!health.command.empty()) check["Test"] = {"CMD-SHELL", health.command};
+  const std::tuple<const char*, const char*, const std::string&> times[] = {
+      {"Interval", "--health-interval", health.interval},
+      {"Timeout", "--health-timeout", health.timeout},
+      {"StartPeriod", "--health-start-period", health.start_period},
+      {"StartInterval", "--health-start-interval", health.start_interval}};
+  for (const auto& [key, option, text] : times) {
+    if (!text.empty()) check[key] = duration(text, option);
+  }
+  if (health.retries != 0) check["Retries"] = health.retries;
+  return check;
+}
+
+// "seccomp=FILE" is the file's contents to the engine.
+std::string securityOption(const std::string& option) {
+  constexpr std::string_view kSeccomp = "seccomp=";
+  if (!option.starts_with(kSeccomp)) return option;
+  const std::string value = option.substr(kSeccomp.size());
+  if (value == "unconfined" || value == "builtin" || value.starts_with('{')) return option;
+  std::ifstream file(value);
+  if (!file) {
+    throw Exit{kExitEngine,
+               fmt::format("opening seccomp profile ({}) failed: {}", value, strerror(errno))};
+  }
+  return std::string(kSeccomp) +
+         std::string(std::istreambuf_iterator<char>(file), std::istreambuf_iterator<char>());
+}
+
+json deviceOf(const std::string& text) {
+  const size_t first = text.find(':'), second = text.find(':', first + 1);
+  const std::string path = text.substr(0, first);
+  json device = {{"PathOnHost", path}, {"PathInContainer", path}, {"CgroupPermissions", "rwm"}};
+  if (first == std::string::npos) return device;
+  const std::string inside =
+      text.substr(first + 1, second == std::string::npos ? std::string::npos : second - first - 1);
+  if (inside.starts_with('/')) device["PathInContainer"] = inside;
+  return device;
+}
+
+// Limits, and what concerns the host or its kernel.
+void addHostConfig(const RunOptions& o, json& config) {
+  const std::pair<const char*, int64_t> numbers[] = {{"CpuShares", o.cpu_shares},
+                                                     {"CpuQuota", o.cpu_quota},
+                                                     {"CpuPeriod", o.cpu_period},
+                                                     {"OomScoreAdj", o.oom_score_adj},
+                                                     {"BlkioWeight", o.blkio_weight}};
+  for (const auto& [key, value] : numbers) {
+    if (value != 0) config[key] = value;
+  }
+  const std::pair<const char*, const std::string&> texts[] = {
+      {"CpusetCpus", o.cpuset}, {"IpcMode", o.ipc},
+      {"PidMode", o.pid},       {"UTSMode", o.uts},
+      {"UsernsMode", o.userns}, {"CgroupnsMode", o.cgroupns},
+      {"Runtime", o.runtime},   {"CgroupParent", o.cgroup_parent}};
+  for (const auto& [key, text] : texts) {
+    if (!text.empty()) config[key] = text;
+  }
+  if (!o.reservation.empty()) {
+    config["MemoryReservation"] = parseSize(o.reservation, "--memory-reservation");
+  }
+  if (o.oom_kill_disable) config["OomKillDisable"] = true;
+  if (!o.gpus.empty()) {
+    config["DeviceRequests"] = json::array({{{"Count", -1}, {"Capabilities", {{"gpu"}}}}});
+  }
+  for (const auto& device : o.devices) config["Devices"].push_back(deviceOf(device));
+  if (!o.storage.empty()) config["StorageOpt"] = keyValues(o.storage);
+  if (!o.log_driver.empty() || !o.log_opts.empty()) {
+    config["LogConfig"] = {{"Type", o.log_driver}, {"Config", keyValues(o.log_opts)}};
+  }
 }
 
 std::string networkMode(const RunOptions& o) {
@@ -249,10 +404,18 @@ json hostConfig(const RunOptions& o, json& exposed) {
   }
   for (const auto& item : o.ulimits) config["Ulimits"].push_back(ulimit(item));
   if (!o.sysctls.empty()) config["Sysctls"] = keyValues(o.sysctls);
+  addHostConfig(o, config);
+  for (const auto& option : o.security) config["SecurityOpt"].push_back(securityOption(option));
   const std::pair<const char*, const std::vector<std::string>&> lists[] = {
-      {"ExtraHosts", o.add_host},    {"Dns", o.dns},        {"DnsSearch", o.dns_search},
-      {"DnsOptions", o.dns_options}, {"CapAdd", o.cap_add}, {"CapDrop", o.cap_drop},
-      {"SecurityOpt", o.security},   {"Binds", o.volumes},  {"GroupAdd", o.group_add}};
+      {"ExtraHosts", o.add_host},
+      {"Dns", o.dns},
+      {"DnsSearch", o.dns_search},
+      {"DnsOptions", o.dns_options},
+      {"CapAdd", o.cap_add},
+      {"CapDrop", o.cap_drop},
+      {"Binds", o.volumes},
+      {"GroupAdd", o.group_add},
+      {"DeviceCgroupRules", o.device_rules}};
   for (const auto& [key, list] : lists) {
     if (!list.empty()) config[key] = list;
   }
@@ -287,6 +450,11 @@ json createBody(const RunOptions& o) {
     exposed[port.find('/') == std::string::npos ? port + "/tcp" : port] = json::object();
   const json host = hostConfig(o, exposed);
   const bool attached = !o.detach;
+  std::vector<std::string> labels;
+  for (const auto& path : o.label_files) {
+    for (const auto& line : linesOf(path)) labels.push_back(line);
+  }
+  labels.insert(labels.end(), o.labels.begin(), o.labels.end());
   json body = {{"Image", o.words.at(0)},
                {"Env", environmentOf(o)},
                {"Tty", o.tty},
@@ -295,7 +463,7 @@ json createBody(const RunOptions& o) {
                {"AttachStdin", o.interactive && attached},
                {"AttachStdout", attached},
                {"AttachStderr", attached},
-               {"Labels", keyValues(o.labels)},
+               {"Labels", keyValues(labels)},
                {"ExposedPorts", exposed},
                {"HostConfig", host},
                {"NetworkingConfig", networkingConfig(o)}};
@@ -313,6 +481,7 @@ json createBody(const RunOptions& o) {
     if (!text.empty()) body[key] = text;
   }
   if (o.stop_timeout >= 0) body["StopTimeout"] = o.stop_timeout;
+  if (const json health = healthOf(o.health); !health.empty()) body["Healthcheck"] = health;
   return body;
 }
 
@@ -366,7 +535,7 @@ SessionOptions sessionFor(Context& context, const std::string& resize_target,
   const bool tty = o.tty, input = o.interactive;
   SessionOptions options;
   if (!o.detach_keys.empty()) options.detach_keys = o.detach_keys;
-  (void)DetachKeys(options.detach_keys);  // nonsense is refused before anything happens
+  (void)DetachKeys(options.detach_keys);
   options.terminal = tty;
   options.send_input = input;
   if (tty) {
@@ -620,6 +789,23 @@ void addRunCommands(CLI::App& app, Context& context) {
   attach->callback([&context, attach_name, attach_options] {
     context.exit_code = attachCommand(context, *attach_name, *attach_options, false);
   });
+}
+
+json restartPolicy(const std::string& text) {
+  const size_t colon = text.find(':');
+  json policy = {{"Name", text.substr(0, colon)}, {"MaximumRetryCount", 0}};
+  if (colon != std::string::npos) {
+    int64_t count = 0;
+    const char* const end = text.data() + text.size();
+    const auto [rest, failed] = std::from_chars(text.data() + colon + 1, end, count);
+    if (failed != std::errc{} || rest != end) {
+      throw Exit{kExitEngine, fmt::format("invalid restart policy \"{}\": maximum retry count must "
+                                          "be a number",
+                                          text)};
+    }
+    policy["MaximumRetryCount"] = count;
+  }
+  return policy;
 }
 
 }  // namespace hull::cli

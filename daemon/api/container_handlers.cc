@@ -43,11 +43,11 @@ bool anyName(const Filters& filters, const std::string& name) {
          });
 }
 
-bool ancestorFits(Engine& engine, const Filters& filters, const ContainerRecord& record) {
+bool ancestorFits(Engine& engine, const Filters& filters, const Container& container) {
   const auto& wanted = filters.get("ancestor");
   return wanted.empty() || std::any_of(wanted.begin(), wanted.end(), [&](const std::string& name) {
            const auto image = engine.images().find(name);
-           return image && image->id.text() == record.image_id;
+           return image && image->id.text() == container.imageId();
          });
 }
 
@@ -72,12 +72,11 @@ bool portFits(const std::vector<std::string>& wanted, const std::vector<std::str
 }
 
 bool containerFits(Engine& engine, const Filters& filters, const Container& container) {
-  const ContainerRecord record = container.record();
   const ContainerState state = container.state();
   const auto& ids = filters.get("id");
   const bool id_fits =
       ids.empty() || std::any_of(ids.begin(), ids.end(), [&](const std::string& prefix) {
-        return record.id.starts_with(prefix);
+        return container.id().starts_with(prefix);
       });
   std::vector<std::string> published;
   for (const auto& port : state.ports)
@@ -85,16 +84,16 @@ bool containerFits(Engine& engine, const Filters& filters, const Container& cont
   const bool exited_fits =
       !filters.has("exited") || (state.status == Status::kExited &&
                                  filters.allows("exited", std::to_string(state.exit_code)));
-  return id_fits && exited_fits && anyName(filters, record.name) &&
+  return id_fits && exited_fits && anyName(filters, container.name()) &&
          filters.allows("status", toString(state.status)) &&
-         filters.labelsFit(container.spec().labels) && ancestorFits(engine, filters, record) &&
+         filters.labelsFit(container.spec().labels) && ancestorFits(engine, filters, container) &&
          networkFits(engine, filters, container) && portFits(filters.get("publish"), published) &&
          portFits(filters.get("expose"), container.spec().exposed_ports) &&
-         !filters.has("volume") && filters.allows("health", "none");
+         !filters.has("volume") && filters.allows("health", toString(state.health.status));
 }
 
 int64_t createdOf(Engine& engine, const std::string& name) {
-  return engine.containers().get(name)->record().created_ns;
+  return engine.containers().get(name)->createdNs();
 }
 
 void list(Exchange& exchange, Engine& engine) {
@@ -112,7 +111,7 @@ void list(Exchange& exchange, Engine& engine) {
       continue;
     }
     if (!containerFits(engine, filters, *container)) continue;
-    const int64_t created = container->record().created_ns;
+    const int64_t created = container->createdNs();
     if (filters.has("before") && created >= createdOf(engine, filters.get("before").front())) {
       continue;
     }
@@ -147,9 +146,8 @@ StopOptions stopOptions(Exchange& exchange) {
 }
 
 void update(Exchange& exchange, Engine& engine) {
-  named(exchange, engine);
-  throw Error(ErrorKind::kNotSupported,
-              "a container's limits cannot be changed yet: create it anew with other ones");
+  const auto warnings = engine.containers().update(named(exchange, engine), exchange.text());
+  exchange.json(200, dump({{"Warnings", warnings}}));
 }
 
 void top(Exchange& exchange, Engine& engine) {
@@ -182,7 +180,7 @@ void prune(Exchange& exchange, Engine& engine) {
     if (status != Status::kCreated && status != Status::kExited && status != Status::kDead)
       continue;
     if (!filters.labelsFit(container->spec().labels)) continue;
-    if (until && container->record().created_ns > *until) continue;
+    if (until && container->createdNs() > *until) continue;
     const uint64_t bytes = writableBytes(*container);
     try {
       engine.containers().remove(container, false);

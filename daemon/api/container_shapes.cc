@@ -10,18 +10,38 @@ namespace {
 
 constexpr int64_t kSecondNs = 1'000'000'000;
 
+Json healthJson(const HealthState& health) {
+  Json log = Json::array();
+  for (const HealthProbe& probe : health.probes) {
+    log.push_back({{"Start", timeText(probe.start_ns)},
+                   {"End", timeText(probe.end_ns)},
+                   {"ExitCode", probe.exit_code},
+                   {"Output", probe.output}});
+  }
+  return {
+      {"Status", toString(health.status)}, {"FailingStreak", health.failing_streak}, {"Log", log}};
+}
+
 Json stateJson(const ContainerState& state) {
-  return {{"Status", toString(state.status)},
-          {"Running", state.running()},
-          {"Paused", state.status == Status::kPaused},
-          {"Restarting", state.status == Status::kRestarting},
-          {"OOMKilled", state.out_of_memory},
-          {"Dead", state.status == Status::kDead},
-          {"Pid", state.pid},
-          {"ExitCode", state.exit_code},
-          {"Error", state.error},
-          {"StartedAt", timeText(state.started_ns)},
-          {"FinishedAt", timeText(state.finished_ns)}};
+  Json json{{"Status", toString(state.status)},
+            {"Running", state.running()},
+            {"Paused", state.status == Status::kPaused},
+            {"Restarting", state.status == Status::kRestarting},
+            {"OOMKilled", state.out_of_memory},
+            {"Dead", state.status == Status::kDead},
+            {"Pid", state.pid},
+            {"ExitCode", state.exit_code},
+            {"Error", state.error},
+            {"StartedAt", timeText(state.started_ns)},
+            {"FinishedAt", timeText(state.finished_ns)}};
+  if (state.health.status != HealthStatus::kNone) json["Health"] = healthJson(state.health);
+  return json;
+}
+
+std::string healthText(const HealthState& health) {
+  if (health.status == HealthStatus::kNone) return {};
+  if (health.status == HealthStatus::kStarting) return " (health: starting)";
+  return " (" + std::string(toString(health.status)) + ")";
 }
 
 std::string statusText(const ContainerState& state) {
@@ -32,7 +52,7 @@ std::string statusText(const ContainerState& state) {
     case Status::kCreated:
       return "Created";
     case Status::kRunning:
-      return "Up " + since(state.started_ns);
+      return "Up " + since(state.started_ns) + healthText(state.health);
     case Status::kPaused:
       return "Up " + since(state.started_ns) + " (Paused)";
     case Status::kRestarting:
@@ -83,7 +103,7 @@ Json containerJson(Engine& engine, const Container& container) {
           {"ResolvConfPath", ""},
           {"HostnamePath", ""},
           {"HostsPath", ""},
-          {"LogPath", container.logPath()},
+          {"LogPath", spec.log.driver == LogDriver::kNone ? "" : container.logPath()},
           {"Name", "/" + record.name},
           {"RestartCount", state.restarts},
           {"Driver", "hull"},
@@ -100,7 +120,6 @@ Json containerJson(Engine& engine, const Container& container) {
 }
 
 Json containerSummary(Engine& engine, const Container& container, bool with_size) {
-  const ContainerRecord record = container.record();
   const ContainerState state = container.state();
   const ContainerSpec& spec = container.spec();
   Json ports = Json::array();
@@ -110,22 +129,21 @@ Json containerSummary(Engine& engine, const Container& container, bool with_size
                      {"PublicPort", port.host_port},
                      {"Type", port.protocol}});
   }
-  const Json host = Json::parse(record.documents.host_config);
-  Json summary{{"Id", record.id},
-               {"Names", {"/" + record.name}},
-               {"Image", record.image},
-               {"ImageID", record.image_id},
+  Json summary{{"Id", container.id()},
+               {"Names", {"/" + container.name()}},
+               {"Image", container.image()},
+               {"ImageID", container.imageId()},
                {"Command", commandText(spec.arguments)},
-               {"Created", record.created_ns / kSecondNs},
+               {"Created", container.createdNs() / kSecondNs},
                {"Ports", ports},
                {"Labels", spec.labels},
                {"State", toString(state.status)},
                {"Status", statusText(state)},
-               {"HostConfig", {{"NetworkMode", host["NetworkMode"]}}},
+               {"HostConfig", {{"NetworkMode", spec.network_mode}}},
                {"NetworkSettings", {{"Networks", networksJson(engine, container, state)}}},
                {"Mounts", Json::array()}};
   if (with_size) {
-    const auto image = engine.images().find(record.image_id);
+    const auto image = engine.images().find(container.imageId());
     summary["SizeRw"] = writableBytes(container);
     summary["SizeRootFs"] = writableBytes(container) + (image ? image->size_bytes : 0);
   }

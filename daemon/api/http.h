@@ -51,6 +51,7 @@ struct Request {
   std::vector<std::string> path_parameters;  // set by the router: the pattern's {…}, decoded
   Query query;
   std::map<std::string, std::string> headers;  // names in lower case
+  std::string id;                              // in log lines and X-Request-Id; set by the router
   bool upgrade = false;                        // "Connection: Upgrade": a 101 is expected
 
   std::string header(const std::string& lower_case_name) const;
@@ -85,7 +86,8 @@ class Exchange {
   // 101 when the client asked for an upgrade, else 200 with the connection's end as the end.
   virtual RawConnection hijack(std::string_view content_type) = 0;
 
-  virtual bool answered() const = 0;  // one of the three was called
+  virtual bool answered() const = 0;        // one of the three was called
+  virtual int status() const { return 0; }  // of the answer; 0: none yet
 
   // Calls `gone` when the client closes its end completely, until the token is destroyed (which
   // waits for a call that is under way). `gone` must be quick and must not throw.

@@ -170,8 +170,8 @@ class Connection final : public Exchange, private Source {
 
   void reply(int status, std::string_view content_type, std::string_view body,
              const Headers& headers) override {
-    begin();
-    std::string answer = responseHead(status, content_type, headers);
+    begin(status);
+    std::string answer = responseHead(status, content_type, identified(headers));
     if (status != 204 && status != 304) {
       answer += "Content-Length: " + std::to_string(body.size()) + "\r\n";
     }
@@ -181,16 +181,16 @@ class Connection final : public Exchange, private Source {
   }
 
   Sink& stream(int status, std::string_view content_type, const Headers& headers) override {
-    begin();
+    begin(status);
     streaming_ = true;
-    sendAll(fd_,
-            responseHead(status, content_type, headers) + "Transfer-Encoding: chunked\r\n\r\n");
+    sendAll(fd_, responseHead(status, content_type, identified(headers)) +
+                     "Transfer-Encoding: chunked\r\n\r\n");
     if (request_.method == "HEAD") return nothing_;
     return chunks_;
   }
 
   RawConnection hijack(std::string_view content_type) override {
-    begin();
+    begin(request_.upgrade ? 101 : 200);
     hijacked_ = true;
     if (request_.upgrade) {
       sendAll(fd_, "HTTP/1.1 101 UPGRADED\r\nContent-Type: " + std::string(content_type) +
@@ -203,6 +203,7 @@ class Connection final : public Exchange, private Source {
   }
 
   bool answered() const override { return answered_; }
+  int status() const override { return status_; }
 
   std::shared_ptr<void> onDisconnect(std::function<void()> gone) override {
     return watch_.watch(fd_, std::move(gone));
@@ -214,7 +215,13 @@ class Connection final : public Exchange, private Source {
   }
 
  private:
-  void begin() {
+  Headers identified(Headers headers) const {
+    if (!request_.id.empty()) headers.emplace_back("X-Request-Id", request_.id);
+    return headers;
+  }
+
+  void begin(int status) {
+    status_ = status;
     if (answered_) throw Error(ErrorKind::kInternal, "answer a request: it is answered already");
     answered_ = true;
   }
@@ -291,6 +298,7 @@ class Connection final : public Exchange, private Source {
   bool body_asked_ = false;
   bool body_broken_ = false;
   bool answered_ = false;
+  int status_ = 0;
   bool streaming_ = false;
   bool hijacked_ = false;
 };

@@ -25,6 +25,12 @@ HttpServer::~HttpServer() {
   stop();
 }
 
+void HttpServer::addListener(Fd listener, Admit admit) {
+  setNonBlocking(listener.get());
+  admits_[listener.get()] = std::move(admit);
+  listeners_.push_back(std::move(listener));
+}
+
 void HttpServer::run() {
   std::vector<pollfd> waiting;
   for (const Fd& listener : listeners_) waiting.push_back({listener.get(), POLLIN, 0});
@@ -59,8 +65,11 @@ void HttpServer::accept(int listener) {
   const int number = socket.get();
   open_.insert(number);
   try {
-    std::thread([this, number, fd = socket.duplicate()]() mutable {
+    const auto found = admits_.find(listener);
+    const Admit admit = found == admits_.end() ? Admit() : found->second;
+    std::thread([this, number, admit, fd = socket.duplicate()]() mutable {
       try {
+        if (admit) fd = admit(std::move(fd));
         serveConnection(std::move(fd), limits_, watch_, handler_);
       } catch (const std::exception& error) {
         log::debug(std::string("connection: ") + error.what());

@@ -1,4 +1,4 @@
-// Serves HTTP/1.1 on listening unix sockets: a thread per connection, at most `connections` of them
+// Serves HTTP/1.1 on listening sockets: a thread per connection, at most `connections` of them
 // (further clients wait in the socket's backlog), bounded headers, deadlines against clients that
 // never finish a request. Owned by main; run() blocks one thread, stop() may come from any.
 #pragma once
@@ -6,6 +6,8 @@
 #include <atomic>
 #include <chrono>
 #include <condition_variable>
+#include <functional>
+#include <map>
 #include <mutex>
 #include <set>
 #include <vector>
@@ -33,6 +35,11 @@ class HttpServer {
   HttpServer(std::vector<Fd> listeners, Handler handler, HttpLimits limits = {});
   ~HttpServer();
 
+  // One more, before run(). `admit` turns an accepted connection into the one to serve (TLS), in
+  // the connection's own thread; what it throws ends the connection.
+  using Admit = std::function<Fd(Fd accepted)>;
+  void addListener(Fd listener, Admit admit);
+
   void run();   // until stop()
   void stop();  // refuses new connections, ends the open ones, waits for their handlers
 
@@ -41,6 +48,7 @@ class HttpServer {
   void waitForPlace();
 
   std::vector<Fd> listeners_;
+  std::map<int, Admit> admits_;  // by listener
   Handler handler_;
   HttpLimits limits_;
   DisconnectWatch watch_;

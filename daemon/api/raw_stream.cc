@@ -70,8 +70,11 @@ void RawSink::write(std::span<const std::byte> bytes) {
   }
 }
 
-InputPump::InputPump(RawConnection connection, bool end_input, OpenFunction open)
-    : connection_(std::move(connection)), end_input_(end_input), open_(std::move(open)) {
+InputPump::InputPump(RawConnection connection, Options options, OpenFunction open)
+    : connection_(std::move(connection)),
+      options_(std::move(options)),
+      detach_keys_(options_.detach_keys),
+      open_(std::move(open)) {
   thread_ = std::thread([this] {
     try {
       pump();
@@ -108,8 +111,17 @@ void InputPump::pump() {
   process_ = -1;
 }
 
+// False when there is nothing more to pass on: the process is gone, or the client detached.
+bool InputPump::pass(int process, std::string_view input) {
+  std::string bytes;
+  const bool detached = detach_keys_.feed(input, bytes);
+  const bool sent = sendAll(process, bytes);
+  if (detached && options_.detached) options_.detached();
+  return sent && !detached;
+}
+
 void InputPump::forward(int process) {
-  if (!sendAll(process, connection_.already_read)) return;
+  if (!pass(process, connection_.already_read)) return;
   std::array<std::byte, kInputBytes> buffer;
   for (;;) {
     // The process may close its input while the client says nothing.
@@ -122,10 +134,10 @@ void InputPump::forward(int process) {
     const ssize_t got = recv(connection_.fd, buffer.data(), buffer.size(), 0);
     if (got < 0 && errno == EINTR) continue;
     if (got <= 0) break;
-    if (!sendAll(process, {reinterpret_cast<const char*>(buffer.data()), static_cast<size_t>(got)}))
-      return;
+    const auto* bytes = reinterpret_cast<const char*>(buffer.data());
+    if (!pass(process, {bytes, static_cast<size_t>(got)})) return;
   }
-  if (stopping_ || !end_input_) return;
+  if (stopping_ || !options_.end_input) return;
   // The end of input: half-close, then wait for the guest to close (protocol.h, kStdin).
   shutdown(process, SHUT_WR);
   while (recv(process, buffer.data(), buffer.size(), 0) > 0) {

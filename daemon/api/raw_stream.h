@@ -12,6 +12,7 @@
 #include <string_view>
 #include <thread>
 
+#include "base/detach_keys.h"
 #include "base/fd.h"
 #include "base/stream.h"
 #include "daemon/api/http.h"
@@ -33,8 +34,12 @@ void settle(int fd);
 class InputPump {
  public:
   using OpenFunction = std::function<Fd()>;
-  // `end_input`: the client's end is the end of the process's input.
-  InputPump(RawConnection connection, bool end_input, OpenFunction open);
+  struct Options {
+    bool end_input = false;   // the client's end is the end of the process's input
+    std::string detach_keys;  // typed, they detach the client; empty: none
+    std::function<void()> detached = {};
+  };
+  InputPump(RawConnection connection, Options options, OpenFunction open);
   ~InputPump();  // as stop()
 
   void stop();  // the output is over or the client is gone; `open` must return by itself
@@ -43,9 +48,11 @@ class InputPump {
  private:
   void pump();
   void forward(int process);
+  bool pass(int process, std::string_view input);
 
   RawConnection connection_;
-  const bool end_input_;
+  const Options options_;
+  DetachKeys detach_keys_;
   OpenFunction open_;
   std::atomic<bool> stopping_ = false;
   std::mutex mutex_;

@@ -6,10 +6,14 @@
 #include <optional>
 
 #include "base/log.h"
+#include "base/log_context.h"
+#include "base/random.h"
 
 namespace hull::engine::api {
 
 namespace {
+
+constexpr size_t kRequestIdBytes = 6;
 
 using Segments = std::vector<std::string>;
 
@@ -153,6 +157,19 @@ const Router::Route* Router::find(Request& request) const {
 }
 
 void Router::dispatch(Exchange& exchange) const {
+  const auto began = std::chrono::steady_clock::now();
+  exchange.request().id = randomHex(kRequestIdBytes);
+  const log::RequestScope scope(exchange.request().id);
+  answer(exchange);
+  const auto took = std::chrono::steady_clock::now() - began;
+  if (answered_) answered_(exchange.status(), took);
+  log::debug(exchange.request().method + " " + exchange.request().path + ": " +
+             std::to_string(exchange.status()) + " after " +
+             std::to_string(std::chrono::duration_cast<std::chrono::milliseconds>(took).count()) +
+             " ms");
+}
+
+void Router::answer(Exchange& exchange) const {
   const auto fail = [&](int status, std::string_view message) {
     log::debug(exchange.request().method + " " + exchange.request().path + ": " +
                std::to_string(status) + " " + std::string(message));
@@ -162,7 +179,6 @@ void Router::dispatch(Exchange& exchange) const {
     const Route* route = find(exchange.request());
     if (!route) return fail(404, "page not found");
     route->handler(exchange);
-    log::debug(exchange.request().method + " " + exchange.request().path);
   } catch (const Error& error) {
     fail(httpStatusOf(error.kind()), error.what());
   } catch (const std::exception& error) {

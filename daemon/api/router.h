@@ -3,6 +3,8 @@
 // thread.
 #pragma once
 
+#include <chrono>
+#include <functional>
 #include <string>
 #include <string_view>
 #include <vector>
@@ -25,6 +27,9 @@ class Router {
   // Sets the request's path parameters and version and calls the handler. Whatever leaves the
   // handler becomes an error answer, unless the answer has begun: then it is only logged.
   void dispatch(Exchange& exchange) const;
+  // Told of every answer's status and time; set before the first dispatch.
+  using Answered = std::function<void(int status, std::chrono::nanoseconds took)>;
+  void onAnswered(Answered answered) { answered_ = std::move(answered); }
 
  private:
   struct Route {
@@ -33,8 +38,10 @@ class Router {
     Handler handler;
   };
   const Route* find(Request& request) const;
+  void answer(Exchange& exchange) const;
 
   std::vector<Route> routes_;
+  Answered answered_;
 };
 
 }  // namespace hull::engine::api

@@ -1,13 +1,9 @@
 #include "daemon/api/stats.h"
 
-#include <unistd.h>
-
 #include <condition_variable>
 #include <mutex>
-#include <sstream>
-#include <thread>
 
-#include "base/file.h"
+#include "base/log.h"
 #include "daemon/api/shapes.h"
 
 namespace hull::engine::api {
@@ -15,69 +11,101 @@ namespace hull::engine::api {
 namespace {
 
 constexpr std::chrono::seconds kInterval{1};
+constexpr std::chrono::seconds kAnswerTime{10};
 
 struct Sample {
-  uint64_t cpu_ns = 0;
-  uint64_t memory_bytes = 0;
-  uint64_t threads = 0;
-  uint64_t system_ns = 0;
+  guest::Usage usage;
+  int64_t time_ns = 0;  // 0: none was taken
 };
 
-uint64_t perTick() {
-  return 1'000'000'000 / static_cast<uint64_t>(sysconf(_SC_CLK_TCK));
-}
-
-// proc(5): /proc/PID/stat, fields behind the command's closing parenthesis.
-Sample sample(int64_t pid) {
-  Sample sample;
-  std::istringstream system(readFile("/proc/stat", 1 << 20));
-  std::string word;
-  system >> word;
-  for (uint64_t value = 0, i = 0; i < 8 && system >> value; ++i)
-    sample.system_ns += value * perTick();
-  if (pid <= 0) return sample;
+// Of a container that does not run, or a paused one, whose guest cannot answer, all is zero.
+Sample take(const Container& container) {
+  Sample sample{{}, nowNs()};
+  const auto run = container.run();
+  if (!run || container.state().status != Status::kRunning) return sample;
   try {
-    const std::string text = readFile("/proc/" + std::to_string(pid) + "/stat", 4096);
-    std::istringstream fields(text.substr(text.rfind(')') + 1));
-    std::vector<std::string> values;
-    while (fields >> word) values.push_back(word);
-    if (values.size() < 22) return sample;
-    sample.cpu_ns = (std::stoull(values[11]) + std::stoull(values[12])) * perTick();
-    sample.threads = std::stoull(values[17]);
-    sample.memory_bytes = std::stoull(values[21]) * static_cast<uint64_t>(sysconf(_SC_PAGESIZE));
-  } catch (const std::exception&) {
-    // It ended just now: zeros.
+    sample.usage =
+        run->vm()->requestFor<guest::Usage>(container.id(), guest::ReadUsage{}, kAnswerTime);
+  } catch (const Error& error) {
+    log::debug("stats of container " + container.id() + ": " + error.what());  // it ends just now
   }
   return sample;
 }
 
-Json cpuJson(const Sample& at) {
-  return {
-      {"cpu_usage",
-       {{"total_usage", at.cpu_ns}, {"usage_in_kernelmode", 0}, {"usage_in_usermode", at.cpu_ns}}},
-      {"system_cpu_usage", at.system_ns},
-      {"online_cpus", std::thread::hardware_concurrency()},
-      {"throttling_data", {{"periods", 0}, {"throttled_periods", 0}, {"throttled_time", 0}}}};
+Json cpuJson(const guest::Usage& usage) {
+  Json json{{"cpu_usage",
+             {{"total_usage", usage.cpu_ns},
+              {"usage_in_kernelmode", usage.cpu_system_ns},
+              {"usage_in_usermode", usage.cpu_user_ns}}},
+            {"throttling_data",
+             {{"periods", usage.cpu_periods},
+              {"throttled_periods", usage.cpu_throttled_periods},
+              {"throttled_time", usage.cpu_throttled_ns}}}};
+  if (usage.system_cpu_ns != 0) {
+    json["system_cpu_usage"] = usage.system_cpu_ns;
+    json["online_cpus"] = usage.cpus;
+  }
+  return json;
 }
 
-Json statsJson(Engine& engine, const Container& container, const Sample& before,
-               const Sample& now) {
-  const ContainerSpec& spec = container.spec();
-  const uint64_t limit = vmMemoryMib(spec.memory_bytes, engine.options().default_memory_bytes)
-                         << 20;
-  return {
-      {"id", container.id()},
-      {"name", "/" + container.name()},
-      {"read", timeText(nowNs())},
-      {"preread", timeText(0)},
-      {"pids_stats", {{"current", now.threads}}},
-      {"blkio_stats", {{"io_service_bytes_recursive", nullptr}}},
-      {"num_procs", 0},
-      {"storage_stats", Json::object()},
-      {"cpu_stats", cpuJson(now)},
-      {"precpu_stats", cpuJson(before)},
-      {"memory_stats", {{"usage", now.memory_bytes}, {"limit", limit}, {"stats", Json::object()}}},
-      {"networks", Json::object()}};
+Json memoryJson(const guest::Usage& usage) {
+  if (usage.memory_limit_bytes == 0) return Json::object();
+  Json stats = Json::object();
+  for (const auto& counter : usage.memory) stats[counter.name] = counter.value;
+  return {{"usage", usage.memory_bytes},
+          {"max_usage", usage.memory_peak_bytes},
+          {"limit", usage.memory_limit_bytes},
+          {"stats", stats}};
+}
+
+Json networksJson(const guest::Usage& usage) {
+  Json networks = Json::object();
+  for (const auto& network : usage.networks) {
+    networks[network.interface] = {
+        {"rx_bytes", network.rx_bytes},   {"rx_packets", network.rx_packets},
+        {"rx_errors", network.rx_errors}, {"rx_dropped", network.rx_dropped},
+        {"tx_bytes", network.tx_bytes},   {"tx_packets", network.tx_packets},
+        {"tx_errors", network.tx_errors}, {"tx_dropped", network.tx_dropped}};
+  }
+  return networks;
+}
+
+Json blockJson(const guest::Usage& usage) {
+  Json bytes = Json::array(), operations = Json::array();
+  for (const auto& disk : usage.disks) {
+    int64_t major = 0, minor = 0;
+    if (std::sscanf(disk.device.c_str(), "%5ld:%7ld", &major, &minor) != 2) continue;
+    const auto add = [&](Json& list, const char* operation, uint64_t value) {
+      list.push_back({{"major", major}, {"minor", minor}, {"op", operation}, {"value", value}});
+    };
+    add(bytes, "read", disk.read_bytes);
+    add(bytes, "write", disk.write_bytes);
+    add(operations, "read", disk.reads);
+    add(operations, "write", disk.writes);
+  }
+  return {{"io_service_bytes_recursive", bytes}, {"io_serviced_recursive", operations},
+          {"io_queue_recursive", nullptr},       {"io_service_time_recursive", nullptr},
+          {"io_wait_time_recursive", nullptr},   {"io_merged_recursive", nullptr},
+          {"io_time_recursive", nullptr},        {"sectors_recursive", nullptr}};
+}
+
+Json statsJson(const Container& container, const Sample& before, const Sample& now) {
+  const guest::Usage& usage = now.usage;
+  Json pids = Json::object();
+  if (usage.pids != 0) pids["current"] = usage.pids;
+  if (usage.pids_limit != 0) pids["limit"] = usage.pids_limit;
+  return {{"id", container.id()},
+          {"name", "/" + container.name()},
+          {"read", timeText(now.time_ns)},
+          {"preread", timeText(before.time_ns)},
+          {"pids_stats", pids},
+          {"blkio_stats", blockJson(usage)},
+          {"num_procs", 0},
+          {"storage_stats", Json::object()},
+          {"cpu_stats", cpuJson(usage)},
+          {"precpu_stats", cpuJson(before.usage)},
+          {"memory_stats", memoryJson(usage)},
+          {"networks", networksJson(usage)}};
 }
 
 }  // namespace
@@ -85,12 +113,6 @@ Json statsJson(Engine& engine, const Container& container, const Sample& before,
 void stats(Exchange& exchange, Engine& engine) {
   const auto container = engine.containers().get(exchange.parameter(0));
   const Query& query = exchange.request().query;
-  Sample before;
-  if (!query.flag("stream", true)) {
-    if (!query.flag("one-shot")) before = sample(container->state().pid);
-    return exchange.json(
-        200, dump(statsJson(engine, *container, before, sample(container->state().pid))));
-  }
   std::mutex mutex;
   std::condition_variable changed;
   bool gone = false;
@@ -99,14 +121,24 @@ void stats(Exchange& exchange, Engine& engine) {
     gone = true;
     changed.notify_all();
   });
-  Sink& out = exchange.stream(200, "application/json", {});
-  std::unique_lock lock(mutex);
-  while (!gone && !container->removed()) {
-    const Sample now = sample(container->state().pid);
-    out.write(dump(statsJson(engine, *container, before, now)));
-    before = now;
-    changed.wait_for(lock, kInterval, [&] { return gone; });
+  const auto pause = [&] {
+    std::unique_lock lock(mutex);
+    return !changed.wait_for(lock, kInterval, [&] { return gone; });
+  };
+  Sample before;
+  if (!query.flag("stream", true)) {
+    if (!query.flag("one-shot")) {
+      before = take(*container);
+      if (container->state().running() && !pause()) return;
+    }
+    return exchange.json(200, dump(statsJson(*container, before, take(*container))));
   }
+  Sink& out = exchange.stream(200, "application/json", {});
+  do {
+    const Sample now = take(*container);
+    out.write(dump(statsJson(*container, before, now)));
+    before = now;
+  } while (!container->removed() && pause());
 }
 
 }  // namespace hull::engine::api

@@ -20,6 +20,13 @@ struct Wanted {
   bool fits(OutputKind kind) const { return kind == OutputKind::kStdout ? out : err; }
 };
 
+// Checked now, so that nonsense is refused before anything happens.
+std::string detachKeysOf(const std::string& asked) {
+  const std::string keys = asked.empty() ? std::string(kDefaultDetachKeys) : asked;
+  (void)DetachKeys(keys);
+  return keys;
+}
+
 guest::OpenStream stdinOf(const std::string& process) {
   guest::OpenStream open;
   open.process = process;
@@ -64,6 +71,7 @@ void attach(Exchange& exchange, Engine& engine) {
   const bool frame = !spec.tty;
   const bool logs = query.flag("logs"), stream = query.flag("stream");
   const Wanted wanted{query.flag("stdout"), query.flag("stderr")};
+  const std::string detach_keys = detachKeysOf(query.get("detachKeys"));
   const auto output = container->output();
   const auto subscription = output->subscribe(OutputSubscription::WhenSlow::kWait, logs);
   LogQuery log_query;
@@ -81,8 +89,14 @@ void attach(Exchange& exchange, Engine& engine) {
   RawSink out(connection.fd);
   std::unique_ptr<InputPump> input;
   if (stream && query.flag("stdin") && spec.open_stdin) {
-    input = std::make_unique<InputPump>(connection, spec.stdin_once && !spec.tty,
-                                        mainInput(container, over));
+    InputPump::Options options;
+    options.end_input = spec.stdin_once && !spec.tty;
+    if (spec.tty) options.detach_keys = detach_keys;
+    options.detached = [&] {
+      engine.containers().publish(*container, "detach");
+      subscription->cancel();
+    };
+    input = std::make_unique<InputPump>(connection, options, mainInput(container, over));
   }
   settle(connection.fd);
   try {
@@ -102,6 +116,11 @@ void attach(Exchange& exchange, Engine& engine) {
 void logs(Exchange& exchange, Engine& engine) {
   const Query& query = exchange.request().query;
   const ContainerPtr container = engine.containers().get(exchange.parameter(0));
+  if (container->spec().log.driver == LogDriver::kNone) {
+    throw Error(ErrorKind::kNotSupported,
+                "configured logging driver does not support reading (the container was created "
+                "with --log-driver none)");
+  }
   LogQuery log_query;
   const Wanted wanted{query.flag("stdout"), query.flag("stderr")};
   if (!wanted.out && !wanted.err) {
@@ -182,7 +201,16 @@ void runExec(Exchange& exchange, Engine& engine, const std::shared_ptr<Exec>& ex
   });
   std::unique_ptr<InputPump> input;
   if (spec.attach_stdin) {
-    input = std::make_unique<InputPump>(connection, true, [exec]() -> Fd {
+    InputPump::Options options;
+    options.end_input = true;
+    if (spec.tty) options.detach_keys = detachKeysOf(spec.detach_keys);
+    options.detached = [&, over] {
+      engine.containers().publish(*exec->container(), "exec_detach", {{"execID", exec->id()}});
+      over->store(true);
+      exec->wake();
+      subscription->cancel();
+    };
+    input = std::make_unique<InputPump>(connection, options, [exec]() -> Fd {
       const auto run = exec->run();
       return run ? run->openStream(stdinOf(exec->id())) : Fd();
     });

@@ -58,6 +58,12 @@ Run::End Run::waitEnd() {
   return end_;
 }
 
+bool Run::waitOverFor(std::chrono::nanoseconds time) {
+  std::unique_lock lock(mutex_);
+  return changed_.wait_for(lock, time,
+                           [this] { return end_.process || end_.vm || end_.abandoned; });
+}
+
 bool Run::ended() const {
   const std::lock_guard lock(mutex_);
   return end_.process || end_.vm;
@@ -100,9 +106,21 @@ void ExitWait::resolve(const ExitResult& result) {
 Container::Container(ContainerRecord record, ContainerState state, std::string folder)
     : id_(record.id),
       folder_(std::move(folder)),
-      spec_(specOf(record.documents)),
+      created_ns_(record.created_ns),
+      image_(record.image),
+      image_id_(record.image_id),
       record_(std::move(record)),
-      state_(std::move(state)) {}
+      state_(std::move(state)) {
+  setDocuments(record_.documents);
+}
+
+void Container::setDocuments(const ContainerDocuments& documents) {
+  auto spec = std::make_unique<const ContainerSpec>(specOf(documents));
+  const std::lock_guard lock(mutex_);
+  record_.documents = documents;
+  spec_ = spec.get();
+  specs_.push_back(std::move(spec));
+}
 
 std::string Container::name() const {
   const std::lock_guard lock(mutex_);
@@ -120,15 +138,17 @@ ContainerState Container::state() const {
 }
 
 std::string Container::hostname() const {
-  return spec_.hostname.empty() ? shortId(id_) : spec_.hostname;
+  return spec().hostname.empty() ? shortId(id_) : spec().hostname;
 }
 
 std::shared_ptr<ProcessOutput> Container::output() {
   const std::lock_guard lock(mutex_);
   if (removed_) throw Error(ErrorKind::kNotFound, "No such container: " + id_);
   if (!output_) {
+    const LogSpec& log = spec().log;
+    const LogLimits limits{log.max_bytes, log.max_files, log.driver == LogDriver::kNone};
     output_ = std::make_shared<ProcessOutput>(
-        ProcessOutput::Options{logPath(), spec_.tty, state_.running()});
+        ProcessOutput::Options{logPath(), spec().tty, state_.running(), limits});
   }
   return output_;
 }

@@ -4,6 +4,7 @@
 // wakes who waits. Its mutex is never held over a call to a VM, a disk or a client.
 #pragma once
 
+#include <atomic>
 #include <chrono>
 #include <condition_variable>
 #include <functional>
@@ -12,6 +13,7 @@
 #include <mutex>
 #include <optional>
 #include <string>
+#include <vector>
 
 #include "daemon/engine/state_db.h"
 #include "daemon/vm/process_output.h"
@@ -43,6 +45,7 @@ class Run : public std::enable_shared_from_this<Run> {
     bool abandoned = false;
   };
   End waitEnd();
+  bool waitOverFor(std::chrono::nanoseconds time);  // true when one of these has happened
   bool ended() const;
   void abandon();  // the engine goes, the VM stays
 
@@ -81,9 +84,13 @@ class Container {
   Container(ContainerRecord record, ContainerState state, std::string folder);
 
   const std::string& id() const { return id_; }
-  const ContainerSpec& spec() const { return spec_; }
+  // Valid as long as the container, also when setDocuments() has replaced it meanwhile.
+  const ContainerSpec& spec() const { return *spec_; }
   std::string name() const;
-  ContainerRecord record() const;
+  int64_t createdNs() const { return created_ns_; }
+  const std::string& image() const { return image_; }  // as asked
+  const std::string& imageId() const { return image_id_; }
+  ContainerRecord record() const;  // a copy, documents and all: not for every one of thousands
   ContainerState state() const;
   std::string hostname() const;
   const std::string& folder() const { return folder_; }
@@ -104,6 +111,7 @@ class Container {
   // Held by start, removal, a helper VM and the end of a run: one of them at a time.
   std::unique_lock<std::mutex> operation() { return std::unique_lock(operation_); }
   void setName(const std::string& name);
+  void setDocuments(const ContainerDocuments& documents);
   ContainerState change(const std::function<void(ContainerState&)>& edit);
   void beginRun(std::shared_ptr<Run> run);
   void endRun(const ExitResult& result);  // after the state says exited; wakes who waits
@@ -117,11 +125,15 @@ class Container {
  private:
   const std::string id_;
   const std::string folder_;
-  const ContainerSpec spec_;
+  const int64_t created_ns_;
+  const std::string image_;
+  const std::string image_id_;
   std::mutex operation_;
   mutable std::mutex mutex_;  // everything below
   std::condition_variable changed_;
   ContainerRecord record_;
+  std::vector<std::unique_ptr<const ContainerSpec>> specs_;  // of the record, and its former ones
+  std::atomic<const ContainerSpec*> spec_;
   ContainerState state_;
   std::shared_ptr<Run> run_;
   std::shared_ptr<ProcessOutput> output_;

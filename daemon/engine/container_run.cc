@@ -5,6 +5,7 @@
 #include "base/file.h"
 #include "base/log.h"
 #include "daemon/engine/containers.h"
+#include "daemon/engine/cpu_placement.h"
 #include "daemon/engine/execs.h"
 
 namespace hull::engine {
@@ -13,9 +14,7 @@ namespace {
 
 constexpr std::chrono::seconds kPowerOffTime{10};
 constexpr std::chrono::seconds kOutputDrainTime{10};
-constexpr std::chrono::milliseconds kFirstRestartDelay{100};
-constexpr std::chrono::milliseconds kLastRestartDelay{60'000};
-constexpr int64_t kStableRunNs = 10'000'000'000;  // a longer run starts the delays anew
+constexpr int64_t kStableRunNs = 10'000'000'000;  // a longer run starts restart delays anew
 constexpr int kKilledExitCode = 137;
 
 std::vector<image::Digest> diffIds(const ContainerRecord& record) {
@@ -37,7 +36,10 @@ std::unique_ptr<Vm> Containers::boot(Container& container, bool with_network,
   vm_spec.memory_mib = vmMemoryMib(spec.memory_bytes, options_.default_memory_bytes);
   vm_spec.vcpus = spec.vcpus == 0 ? options_.default_vcpus : spec.vcpus;
   vm_spec.root = parts_.images->rootDisk(diffIds(container.record()));
-  vm_spec.writable_bytes = options_.writable_disk_bytes;
+  vm_spec.writable_bytes = spec.limits.writable_disk_bytes == 0 ? options_.writable_disk_bytes
+                                                                : spec.limits.writable_disk_bytes;
+  state.vm_memory_mib = vm_spec.memory_mib;
+  state.vm_vcpus = vm_spec.vcpus;
   std::vector<Attachment> cards;
   if (with_network) cards = attachNetworks(container, state);
   for (Attachment& card : cards) {
@@ -48,6 +50,10 @@ std::unique_ptr<Vm> Containers::boot(Container& container, bool with_network,
     configureCards(*vm, cards);
     state.ports = publishPorts(container, cards);
     vm->request(container.id(), createMessage(spec, container.hostname(), cards, true));
+    if (spec.limits.cpu_quota_us != 0 || spec.limits.memory_low_bytes != 0) {
+      vm->request(container.id(), limitsMessage(spec));
+    }
+    placeOnCpus(vm->vmmPid(), spec.limits);
     return vm;
   } catch (...) {
     if (with_network) detachNetwork(container);
@@ -63,6 +69,7 @@ bool Containers::start(const std::shared_ptr<Container>& container) {
     throw Error(ErrorKind::kNotFound, "No such container: " + container->id());
   }
   checkStep(Step::kStart, state.status, container->id());
+  container->change([](ContainerState& changed) { changed.restarts = changed.quick_ends = 0; });
   launch(container);
   return true;
 }
@@ -76,8 +83,7 @@ void Containers::launch(const std::shared_ptr<Container>& container) {
     detachNetwork(*container);
   };
   try {
-    run->take(boot(*container, spec.network, started),
-              [this](const guest::ProcessExited& exit) { execs_->noteExit(exit); });
+    run->take(boot(*container, spec.network, started), execExit(run));
     started.pid = run->vm()->vmmPid();
     container->output();  // made now, so that its failure is a failure to start
   } catch (const Error& error) {
@@ -105,12 +111,31 @@ void Containers::launch(const std::shared_ptr<Container>& container) {
     state.finished_ns = 0;
     state.stopped_by_user = false;
     state.pid = started.pid;
+    state.vm_memory_mib = started.vm_memory_mib;
+    state.vm_vcpus = started.vm_vcpus;
     state.ports = started.ports;
     if (spec.network) state.endpoints = started.endpoints;
+    state.health = {};
+    if (!spec.health.command.empty()) state.health.status = HealthStatus::kStarting;
   });
   container->beginRun(run);
   publish(*container, "start");
   tasks_.run("container " + container->id(), [this, container, run] { follow(container, run); });
+  watchHealth(container, run);
+}
+
+// One that an earlier engine process started is nobody's any more: the guest need not keep it.
+Run::ExecExit Containers::execExit(const std::shared_ptr<Run>& run) {
+  return [this, weak = std::weak_ptr<Run>(run)](const guest::ProcessExited& exit) {
+    if (execs_->noteExit(exit)) return;
+    const auto ours = weak.lock();
+    if (!ours) return;
+    try {
+      ours->request(guest::ForgetProcess{exit.process});
+    } catch (const Error& error) {
+      log::debug("forget process " + exit.process + ": " + error.what());
+    }
+  };
 }
 
 void Containers::beginOutput(Container& container, const std::shared_ptr<Run>& run) {
@@ -175,6 +200,8 @@ void Containers::finish(const std::shared_ptr<Container>& container,
       state.exit_code = exit_code;
       state.out_of_memory = end.process && end.process->out_of_memory;
       state.finished_ns = nowNs();
+      const bool stable = state.finished_ns - state.started_ns > kStableRunNs;
+      state.quick_ends = stable ? 0 : state.quick_ends + 1;
       state.pid = 0;
       forgetPlaces(state);
     });
@@ -190,59 +217,6 @@ void Containers::finish(const std::shared_ptr<Container>& container,
     if (remove) removeLocked(container);
   }
   if (again) restartLater(container);
-}
-
-// --- restart policies ---
-
-bool Containers::wantsRestart(const Container& container, int exit_code) const {
-  const ContainerSpec& spec = container.spec();
-  const ContainerState state = container.state();
-  if (state.stopped_by_user) return false;
-  switch (spec.restart) {
-    case RestartPolicy::kNo:
-      return false;
-    case RestartPolicy::kAlways:
-    case RestartPolicy::kUnlessStopped:
-      return true;
-    case RestartPolicy::kOnFailure:
-      return exit_code != 0 &&
-             (spec.restart_attempts == 0 || state.restarts < spec.restart_attempts);
-  }
-  return false;
-}
-
-void Containers::wakeRestarts() {
-  const std::lock_guard lock(stopping_mutex_);
-  stopping_changed_.notify_all();
-}
-
-void Containers::restartLater(const std::shared_ptr<Container>& container) {
-  const ContainerState state = container->state();
-  const bool stable = state.finished_ns - state.started_ns > kStableRunNs;
-  const int64_t doublings = stable ? 0 : std::min<int64_t>(state.restarts, 10);
-  const auto delay = std::min(kFirstRestartDelay * (int64_t{1} << doublings), kLastRestartDelay);
-  {
-    std::unique_lock lock(stopping_mutex_);
-    stopping_changed_.wait_for(lock, delay, [&] {
-      return stopping_ || container->removed() || container->state().stopped_by_user;
-    });
-    if (stopping_) return;  // "restarting" in the database: the next engine goes on
-  }
-  const auto operation = container->operation();
-  if (container->removed()) return;
-  if (container->state().status != Status::kRestarting) return;  // started by hand, meanwhile
-  if (container->state().stopped_by_user) {
-    save(*container, [](ContainerState& changed) { changed.status = Status::kExited; });
-    container->endRun({container->state().exit_code, ""});
-    return;
-  }
-  save(*container, [](ContainerState& changed) { ++changed.restarts; });
-  try {
-    launch(container);
-  } catch (const Error& error) {
-    log::warning("restart container " + container->id() + ": " + error.what());
-    save(*container, [](ContainerState& changed) { changed.status = Status::kExited; });
-  }
 }
 
 // --- helper VMs ---

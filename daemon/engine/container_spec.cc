@@ -111,7 +111,24 @@ Json healthDocument(const image::HealthCheck& health) {
           {"Interval", health.interval_ns},
           {"Timeout", health.timeout_ns},
           {"StartPeriod", health.start_period_ns},
+          {"StartInterval", health.start_interval_ns},
           {"Retries", health.retries}};
+}
+
+// What the request leaves out of its health check is the image's (runconfig.Merge).
+void mergeHealth(Json& config, const image::RuntimeConfig& image) {
+  if (!image.health_check) return;
+  Json& health = config["Healthcheck"];
+  const Json defaults = healthDocument(*image.health_check);
+  if (health.is_null()) {
+    health = defaults;
+    return;
+  }
+  if (!health.is_object()) fields::wrongType("Healthcheck", "an object");
+  if (fields::texts(health, "Test").empty()) health["Test"] = defaults["Test"];
+  for (const char* key : {"Interval", "Timeout", "StartPeriod", "StartInterval", "Retries"}) {
+    if (fields::integer(health, key) == 0) health[key] = defaults[key];
+  }
 }
 
 Json completeConfig(Json config, const image::RuntimeConfig& image) {
@@ -137,9 +154,7 @@ Json completeConfig(Json config, const image::RuntimeConfig& image) {
   if (fields::text(config, "StopSignal").empty() && !image.stop_signal.empty()) {
     config["StopSignal"] = image.stop_signal;
   }
-  if (!fields::find(config, "Healthcheck") && image.health_check) {
-    config["Healthcheck"] = healthDocument(*image.health_check);
-  }
+  mergeHealth(config, image);
   config["OnBuild"] = nullptr;
   return config;
 }
@@ -158,30 +173,30 @@ void refuseUnsupported(const Json& host) {
              "volumes and bind mounts are not supported yet: use docker cp, or COPY the files into "
              "an image");
   refuseList(host, "VolumesFrom", "volumes are not supported yet: --volumes-from cannot be used");
-  refuseList(host, "Devices",
-             "host devices cannot be given to a container: it is a virtual machine of its own");
-  refuseList(host, "DeviceRequests", "GPUs and other device requests are not supported");
+  refuseList(host, "DeviceRequests",
+             "GPUs and other device requests are not supported: a container is a virtual machine "
+             "and sees no device of the host");
   refuseList(host, "Links", "links are not supported: use a network");
-  refuseList(host, "Sysctls", "sysctls cannot be set yet");
-  refuseList(host, "StorageOpt", "storage options are not supported");
   for (const char* key : {"PidMode", "IpcMode", "UTSMode"}) {
     const std::string mode = fields::text(host, key);
     if (mode == "host" || mode.starts_with("container:")) {
       notSupported(std::string(key) + " \"" + mode +
                    "\": a container is a virtual machine of its own and shares no namespace with "
-                   "the host or another container");
+                   "the host or another container; use a network, a volume or docker exec to "
+                   "reach what is in another one");
     }
+  }
+  if (fields::text(host, "CgroupnsMode") == "host") {
+    notSupported("cgroup namespace \"host\": a container has a kernel, and so cgroups, of its own");
+  }
+  if (!fields::text(host, "CgroupParent").empty()) {
+    notSupported(
+        "--cgroup-parent: a container's cgroups are inside its virtual machine; limit it "
+        "with --memory, --cpus and --pids-limit");
   }
   const std::string runtime = fields::text(host, "Runtime");
   if (runtime != "hull" && runtime != "runc")
     invalid("unknown or invalid runtime name: " + runtime);
-  if (const Json* log = fields::find(host, "LogConfig")) {
-    const std::string type = fields::text(*log, "Type");
-    if (type != "json-file" && type != "local") {
-      notSupported("logger: log driver \"" + type +
-                   "\" is not supported: logs are kept as json-file");
-    }
-  }
 }
 
 // --- reading the documents ---
@@ -278,7 +293,7 @@ void readSecurity(const Json& host, ContainerSpec& spec) {
     if (name == "no-new-privileges") {
       spec.no_new_privileges = value != "false";
     } else if (name != "seccomp" && name != "apparmor" && name != "label" &&
-               name != "systempaths") {
+               name != "systempaths" && name != "writable-cgroups") {
       invalid("invalid --security-opt: \"" + option + "\"");
     } else if (name == "systempaths" && value == "unconfined") {
       spec.masked_paths.clear();
@@ -469,6 +484,10 @@ ContainerDocuments completeDocuments(std::string_view create_body,
   return documents;
 }
 
+std::vector<std::string> warningsOf(const ContainerDocuments& documents) {
+  return optionWarnings(fields::parseObject(documents.host_config, "the host configuration"));
+}
+
 ContainerSpec specOf(const ContainerDocuments& documents) {
   const Json config = fields::parseObject(documents.config, "the container's configuration");
   const Json host = fields::parseObject(documents.host_config, "the host configuration");
@@ -490,6 +509,11 @@ ContainerSpec specOf(const ContainerDocuments& documents) {
   spec.masked_paths = fields::texts(host, "MaskedPaths");
   spec.read_only_paths = fields::texts(host, "ReadonlyPaths");
   readSecurity(host, spec);
+  spec.health = readHealth(config);
+  spec.log = readLog(host);
+  spec.limits = readLimits(host);
+  spec.guest = readGuest(host);
+  if (spec.vcpus == 0) spec.vcpus = static_cast<uint32_t>(spec.limits.cpus.size());
   return spec;
 }
 

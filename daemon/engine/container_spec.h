@@ -12,6 +12,7 @@
 #include <string_view>
 #include <vector>
 
+#include "daemon/engine/spec_options.h"
 #include "guest-init/protocol/protocol.h"
 #include "image/types/config.h"
 
@@ -73,6 +74,10 @@ struct ContainerSpec {
   std::vector<std::string> dns, dns_search, dns_options;
   std::vector<std::string> group_add;
   std::vector<std::string> masked_paths, read_only_paths;
+  HealthSpec health;
+  LogSpec log;
+  LimitSpec limits;
+  GuestSpec guest;
 };
 
 // From the body of POST /containers/create and the image it names. Throws kInvalidArgument,
@@ -81,6 +86,8 @@ ContainerDocuments completeDocuments(std::string_view create_body,
                                      const image::RuntimeConfig& image_config);
 std::string imageOf(std::string_view create_body);  // Config.Image as asked
 ContainerSpec specOf(const ContainerDocuments& documents);
+// Of options that were accepted and do nothing.
+std::vector<std::string> warningsOf(const ContainerDocuments& documents);
 
 // The environment a process starts with: Docker's defaults, then `env`; "NAME" alone removes.
 std::vector<std::string> processEnvironment(const std::vector<std::string>& env, bool tty,

@@ -101,7 +101,8 @@ TEST(ContainerSpecTest, RefusesWhatItCannotDoWithAWordOnWhy) {
   EXPECT_THAT(refusal(R"({"HostConfig":{"NetworkMode":"host"}})", kNot), HasSubstr("-p instead"));
   EXPECT_THAT(refusal(R"({"HostConfig":{"Binds":["/a:/b"]}})", kNot), HasSubstr("not supported"));
   EXPECT_THAT(refusal(R"({"HostConfig":{"PidMode":"host"}})", kNot), HasSubstr("namespace"));
-  EXPECT_THAT(refusal(R"({"HostConfig":{"Devices":[{}]}})", kNot), HasSubstr("devices"));
+  EXPECT_THAT(refusal(R"({"HostConfig":{"Devices":[{}]}})", kNot),
+              HasSubstr("no device of the host"));
   EXPECT_THAT(refusal(R"({"HostConfig":{"LogConfig":{"Type":"syslog"}}})", kNot),
               HasSubstr("json-file"));
   EXPECT_THAT(refusal(R"({"HostConfig":{"Mounts":[{"Type":"bind"}]}})", kNot), HasSubstr("bind"));

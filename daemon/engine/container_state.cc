@@ -56,6 +56,20 @@ Endpoint endpointOf(const Json& object) {
   return endpoint;
 }
 
+constexpr std::array<std::pair<HealthStatus, std::string_view>, 4> kHealthNames{{
+    {HealthStatus::kNone, "none"},
+    {HealthStatus::kStarting, "starting"},
+    {HealthStatus::kHealthy, "healthy"},
+    {HealthStatus::kUnhealthy, "unhealthy"},
+}};
+
+HealthStatus parseHealth(std::string_view text) {
+  for (const auto& [value, name] : kHealthNames) {
+    if (name == text) return value;
+  }
+  return HealthStatus::kNone;
+}
+
 [[noreturn]] void conflict(const std::string& message) {
   throw Error(ErrorKind::kConflict, message);
 }
@@ -67,6 +81,13 @@ std::string_view toString(Status status) {
     if (value == status) return name;
   }
   return "dead";
+}
+
+std::string_view toString(HealthStatus status) {
+  for (const auto& [value, name] : kHealthNames) {
+    if (value == status) return name;
+  }
+  return "none";
 }
 
 Status parseStatus(std::string_view text) {
@@ -94,8 +115,13 @@ std::string toJson(const ContainerState& state) {
                        {"started_ns", state.started_ns},
                        {"finished_ns", state.finished_ns},
                        {"restarts", state.restarts},
+                       {"quick_ends", state.quick_ends},
+                       {"health", toString(state.health.status)},
+                       {"failing_streak", state.health.failing_streak},
                        {"stopped_by_user", state.stopped_by_user},
                        {"pid", state.pid},
+                       {"vm_memory_mib", state.vm_memory_mib},
+                       {"vm_vcpus", state.vm_vcpus},
                        {"ports", ports},
                        {"endpoints", endpoints}});
 }
@@ -110,8 +136,13 @@ ContainerState parseState(std::string_view json) {
   state.started_ns = fields::integer(object, "started_ns");
   state.finished_ns = fields::integer(object, "finished_ns");
   state.restarts = fields::integer(object, "restarts");
+  state.quick_ends = fields::integer(object, "quick_ends");
+  state.health.status = parseHealth(fields::text(object, "health"));
+  state.health.failing_streak = fields::integer(object, "failing_streak");
   state.stopped_by_user = fields::boolean(object, "stopped_by_user");
   state.pid = fields::integer(object, "pid");
+  state.vm_memory_mib = static_cast<uint64_t>(fields::integer(object, "vm_memory_mib"));
+  state.vm_vcpus = static_cast<uint32_t>(fields::integer(object, "vm_vcpus"));
   if (const Json* ports = fields::find(object, "ports")) {
     for (const Json& port : *ports) {
       state.ports.push_back(

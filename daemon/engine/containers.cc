@@ -7,6 +7,7 @@
 #include "base/error.h"
 #include "base/file.h"
 #include "base/log.h"
+#include "daemon/engine/cpu_placement.h"
 #include "daemon/engine/execs.h"
 #include "daemon/engine/guest_files.h"
 #include "daemon/engine/names.h"
@@ -67,11 +68,10 @@ std::string Containers::folderOf(const std::string& id) const {
 
 void Containers::publish(const Container& container, std::string action,
                          std::map<std::string, std::string> more) {
-  const ContainerRecord record = container.record();
   more.insert(container.spec().labels.begin(), container.spec().labels.end());
-  more["image"] = record.image;
-  more["name"] = record.name;
-  events_.publish({"container", std::move(action), record.id, std::move(more), 0});
+  more["image"] = container.image();
+  more["name"] = container.name();
+  events_.publish({"container", std::move(action), container.id(), std::move(more), 0});
 }
 
 void Containers::save(Container& container, const std::function<void(ContainerState&)>& edit) {
@@ -94,7 +94,10 @@ Containers::Created Containers::create(std::string_view body, std::string_view n
   for (const auto& diff_id : image->config.diff_ids) record.diff_ids.push_back(diff_id.text());
   record.documents = completeDocuments(body, image->config.config);
   const ContainerSpec spec = specOf(record.documents);
-  (void)createMessage(spec, "check", "", "", true);  // refuses bad hosts and servers now
+  // Refuses bad hosts, servers and profiles now.
+  (void)createMessage(spec, "check", "", "", true);
+  (void)mainProcess(spec, "check");
+  checkCpus(spec.limits);
   ContainerState state;
   state.endpoints = networks_.endpointsOf(spec, record.documents.endpoints);
   const bool named = !name.empty();
@@ -112,7 +115,7 @@ Containers::Created Containers::create(std::string_view body, std::string_view n
         pins_.emplace(record.id, parts_.images->pinLayers(image->config.diff_ids));
       }
       publish(*container, "create");
-      return {record.id, {}};
+      return {record.id, warningsOf(record.documents)};
     } catch (const Error& error) {
       if (!named && error.kind() == ErrorKind::kConflict && attempt < kNameAttempts) continue;
       std::error_code ignored;
@@ -148,7 +151,7 @@ std::vector<std::shared_ptr<Container>> Containers::list() const {
   {
     const std::lock_guard lock(mutex_);
     for (const auto& [id, container] : containers_) {
-      sorted.emplace_back(container->record().created_ns, container);
+      sorted.emplace_back(container->createdNs(), container);
     }
   }
   std::stable_sort(sorted.begin(), sorted.end(),
@@ -160,9 +163,8 @@ std::vector<std::shared_ptr<Container>> Containers::list() const {
 
 bool Containers::usesImage(const image::Digest& image) const {
   const auto all = list();
-  return std::any_of(all.begin(), all.end(), [&](const auto& container) {
-    return container->record().image_id == image.text();
-  });
+  return std::any_of(all.begin(), all.end(),
+                     [&](const auto& container) { return container->imageId() == image.text(); });
 }
 
 // --- signals ---
@@ -203,10 +205,11 @@ void Containers::kill(const std::shared_ptr<Container>& container, const std::st
   const ContainerState state = container->state();
   checkStep(Step::kKill, state.status, container->id());
   publish(*container, "kill", {{"signal", std::to_string(number)}});
-  if (number == signalNumber("KILL")) {
-    save(*container, [](ContainerState& changed) { changed.stopped_by_user = true; });
-    return killAndWait(container);
-  }
+  const std::string& own = container->spec().stop_signal;
+  const bool stops =
+      number == signalNumber("KILL") || number == signalNumber(own.empty() ? "TERM" : own);
+  if (stops) save(*container, [](ContainerState& changed) { changed.stopped_by_user = true; });
+  if (number == signalNumber("KILL")) return killAndWait(container);
   if (state.status == Status::kPaused) {
     throw Error(ErrorKind::kConflict, "Container " + container->id() +
                                           " is paused. Unpause the container before stopping or "

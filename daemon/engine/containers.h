@@ -61,6 +61,10 @@ class Containers {
   void unpause(const std::shared_ptr<Container>& container);
   void rename(const std::shared_ptr<Container>& container, std::string_view name);
   void remove(const std::shared_ptr<Container>& container, bool force);
+  // Body of POST /containers/{id}/update; returns warnings. Throws kConflict when a running virtual
+  // machine cannot be given what is asked.
+  std::vector<std::string> update(const std::shared_ptr<Container>& container,
+                                  std::string_view body);
   void resize(const std::shared_ptr<Container>& container, uint16_t rows, uint16_t columns);
   // Also while it runs. Throw kForbidden when it is in the network already, or is not.
   void connect(const std::shared_ptr<Container>& container, const NetworkRecord& network,
@@ -95,8 +99,14 @@ class Containers {
   [[noreturn]] void failStart(const std::shared_ptr<Container>& container, const Error& error,
                               int exit_code);
   bool wantsRestart(const Container& container, int exit_code) const;
+  bool waitBeforeRestart(const std::shared_ptr<Container>& container);
+  bool restartOnce(const std::shared_ptr<Container>& container);
   void restartLater(const std::shared_ptr<Container>& container);
   void wakeRestarts();
+  Run::ExecExit execExit(const std::shared_ptr<Run>& run);
+  HealthProbe probe(const std::shared_ptr<Container>& container);
+  void recordProbe(const std::shared_ptr<Container>& container, HealthProbe probe);
+  void watchHealth(const std::shared_ptr<Container>& container, const std::shared_ptr<Run>& run);
   void removeLocked(const std::shared_ptr<Container>& container);
   void sweepFolders(const std::set<std::string>& recorded);
   void restoreOne(const std::shared_ptr<Container>& container);
@@ -129,7 +139,9 @@ guest::CreateContainer createMessage(const ContainerSpec& spec, const std::strin
 // How other members of the network find it.
 std::vector<std::string> dnsNamesOf(const Container& container, const Endpoint& endpoint);
 void forgetPlaces(ContainerState& state);  // of a container that has ended
+guest::SetLimits limitsMessage(const ContainerSpec& spec);
 guest::StartProcess mainProcess(const ContainerSpec& spec, const std::string& hostname);
+std::string seccompOf(const ContainerSpec& spec);  // compiled; empty: none
 // The guest's refusal to start a program in the words that clients derive exit codes from, and the
 // exit code itself (126, 127, 128).
 struct StartFailure {

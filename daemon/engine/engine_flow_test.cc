@@ -1,16 +1,8 @@
 // The whole engine below its API, over machines of local processes: runs, exits, restarts of the
 // engine, crashes, removals.
-#include <gmock/gmock.h>
-#include <gtest/gtest.h>
-
 #include <array>
-#include <filesystem>
-#include <thread>
 
-#include "base/file.h"
-#include "daemon/engine/engine.h"
-#include "daemon/testing/local_machine.h"
-#include "daemon/vm/output_log.h"
+#include "daemon/testing/engine_flow.h"
 #include "image/store/database.h"
 
 namespace hull::engine {
@@ -18,62 +10,7 @@ namespace {
 
 using ::testing::HasSubstr;
 
-class EngineFlowTest : public ::testing::Test {
- protected:
-  void SetUp() override { boot(); }
-
-  void boot() {
-    options_.root = root_.path();
-    EngineLock lock(options_.root);
-    EngineParts parts;
-    host_.usedBy(parts);
-    parts.network = testing::makeLocalNetwork();
-    parts.images = std::make_shared<image::ImageStore>(options_.root);
-    if (parts.images->list().empty()) testing::addTestImages(*parts.images);
-    engine_ = std::make_unique<Engine>(std::move(lock), std::move(parts), options_);
-  }
-  void reboot() {
-    engine_.reset();
-    boot();
-  }
-
-  std::shared_ptr<Container> create(const std::string& script, const std::string& more = "",
-                                    const std::string& name = "box") {
-    const std::string body =
-        R"({"Image":"debian","Cmd":["sh","-c",")" + script + "\"]" + more + "}";
-    return containers().get(containers().create(body, name, "").id);
-  }
-  Containers& containers() { return engine_->containers(); }
-  std::shared_ptr<Container> box() { return containers().get("box"); }
-
-  int exitOf(const std::shared_ptr<Container>& container) {
-    const auto wait = container->wait(Container::WaitCondition::kNotRunning);
-    const auto result = wait->getFor(std::chrono::minutes(1));
-    EXPECT_TRUE(result) << "it did not end";
-    return result ? result->exit_code : -1;
-  }
-  std::string logOf(const Container& container) {
-    LogReader reader(container.logPath(), {}, nullptr);
-    std::string text;
-    while (const auto entry = reader.next()) text += entry->text;
-    return text;
-  }
-  template <typename Work>
-  std::string refusal(ErrorKind kind, Work&& work) {
-    try {
-      work();
-    } catch (const Error& error) {
-      EXPECT_EQ(error.kind(), kind) << error.what();
-      return error.what();
-    }
-    return "accepted";
-  }
-
-  TemporaryDirectory root_{"hull-engine"};
-  testing::LocalHost host_;
-  EngineOptions options_;
-  std::unique_ptr<Engine> engine_;
-};
+using EngineFlowTest = testing::EngineFlow;
 
 TEST_F(EngineFlowTest, RunsAndRecordsTheEnd) {
   const auto container = create("echo out; exit 7");

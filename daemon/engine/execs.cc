@@ -1,5 +1,7 @@
 #include "daemon/engine/execs.h"
 
+#include <signal.h>
+
 #include <algorithm>
 
 #include "base/error.h"
@@ -34,6 +36,8 @@ guest::StartProcess startMessage(const Exec& exec) {
       spec.privileged ? capabilitySet({"ALL"}, {}, true) : container.capabilities;
   message.no_new_privileges = container.no_new_privileges;
   message.rlimits = container.rlimits;
+  if (!spec.privileged) message.seccomp = seccompOf(container);
+  message.oom_score_adj = container.guest.oom_score_adj;
   message.terminal = spec.tty;
   message.rows = spec.rows;
   message.columns = spec.columns;
@@ -91,6 +95,11 @@ bool Exec::awaitExit(const std::function<bool()>& cancelled) {
   std::unique_lock lock(mutex_);
   changed_.wait(lock, [&] { return state_.exit_code || cancelled(); });
   return state_.exit_code.has_value();
+}
+
+bool Exec::awaitExitFor(std::chrono::nanoseconds time) {
+  std::unique_lock lock(mutex_);
+  return changed_.wait_for(lock, time, [this] { return state_.exit_code.has_value(); });
 }
 
 void Exec::wake() {
@@ -216,12 +225,30 @@ void Execs::resize(const Exec& exec, uint16_t rows, uint16_t columns) {
   run->request(guest::ResizeTerminal{exec.id(), rows, columns});
 }
 
-void Execs::noteExit(const guest::ProcessExited& exit) {
+void Execs::kill(const Exec& exec) {
+  const auto run = exec.run();
+  if (!run) return;
+  try {
+    run->request(guest::SignalProcess{exec.id(), SIGKILL, false});
+  } catch (const Error& error) {
+    log::debug("kill exec " + exec.id() + ": " + error.what());  // it has ended just now
+  }
+}
+
+void Execs::forget(const std::string& id) {
+  const std::lock_guard lock(mutex_);
+  const auto found = execs_.find(id);
+  if (found == execs_.end() || found->second->state().running) return;
+  execs_.erase(found);
+  order_.erase(std::find(order_.begin(), order_.end(), id));
+}
+
+bool Execs::noteExit(const guest::ProcessExited& exit) {
   std::shared_ptr<Exec> exec;
   {
     const std::lock_guard lock(mutex_);
     const auto found = execs_.find(exit.process);
-    if (found == execs_.end()) return;
+    if (found == execs_.end()) return false;
     exec = found->second;
   }
   exec->noteExit(exit.exit_code);
@@ -233,6 +260,7 @@ void Execs::noteExit(const guest::ProcessExited& exit) {
                     {"image", exec->container()->record().image},
                     {"name", exec->container()->name()}},
                    0});
+  return true;
 }
 
 void Execs::containerEnded(const std::string& container_id) {

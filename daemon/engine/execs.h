@@ -2,6 +2,7 @@
 // and for a while after their end, so that their exit code can be asked. Any thread.
 #pragma once
 
+#include <chrono>
 #include <condition_variable>
 #include <map>
 #include <memory>
@@ -53,6 +54,7 @@ class Exec {
   std::shared_ptr<Run> run() const;
   // Blocks until the process has ended and said so; false once `cancelled` (then wake()).
   bool awaitExit(const std::function<bool()>& cancelled);
+  bool awaitExitFor(std::chrono::nanoseconds time);  // false when it runs on
   void wake();
 
  private:
@@ -82,7 +84,11 @@ class Execs {
              const std::function<void(ProcessOutput&)>& before = {});
   void resize(const Exec& exec, uint16_t rows, uint16_t columns);
 
-  void noteExit(const guest::ProcessExited& exit);  // from the VM's thread
+  void kill(const Exec& exec);         // SIGKILL to its process
+  void forget(const std::string& id);  // an ended one nobody will ask for
+
+  // From the VM's thread. False when it is none of ours: an earlier engine process started it.
+  bool noteExit(const guest::ProcessExited& exit);
   void containerEnded(const std::string& container_id);
 
  private:

@@ -4,6 +4,7 @@
 #include "base/error.h"
 #include "daemon/engine/containers.h"
 #include "daemon/engine/guest_files.h"
+#include "daemon/engine/seccomp_profile.h"
 
 namespace hull::engine {
 
@@ -40,6 +41,21 @@ guest::CreateContainer createMessage(const ContainerSpec& spec, const std::strin
   message.read_only_paths = spec.read_only_paths;
   message.pids_limit = spec.pids_limit;
   message.memory_bytes = spec.memory_bytes;
+  message.sysctls = spec.guest.sysctls;
+  message.init = spec.guest.init;
+  message.privileged = spec.privileged;
+  message.devices = spec.guest.devices;
+  message.device_rules = spec.guest.device_rules;
+  return message;
+}
+
+guest::SetLimits limitsMessage(const ContainerSpec& spec) {
+  guest::SetLimits message;
+  message.pids = spec.pids_limit;
+  message.memory_bytes = spec.memory_bytes;
+  message.memory_low_bytes = spec.limits.memory_low_bytes;
+  message.cpu_quota_us = spec.limits.cpu_quota_us;
+  message.cpu_period_us = spec.limits.cpu_period_us;
   return message;
 }
 
@@ -56,7 +72,14 @@ guest::StartProcess mainProcess(const ContainerSpec& spec, const std::string& ho
   message.rlimits = spec.rlimits;
   message.terminal = spec.tty;
   message.open_stdin = spec.open_stdin;
+  message.seccomp = seccompOf(spec);
+  message.oom_score_adj = spec.guest.oom_score_adj;
   return message;
+}
+
+std::string seccompOf(const ContainerSpec& spec) {
+  if (spec.guest.seccomp_profile.empty()) return {};
+  return compileSeccomp(spec.guest.seccomp_profile, spec.capabilities);
 }
 
 StartFailure startFailure(const Error& error, const std::string& program) {

@@ -51,7 +51,10 @@ bool Containers::adoptRun(const std::shared_ptr<Container>& container) {
   for (const auto& listed : state.containers) {
     if (listed.id != container->id()) continue;
     for (const auto& process : listed.processes) {
-      if (process.process != guest::kMainProcess) continue;
+      if (process.process != guest::kMainProcess) {
+        if (!process.running) vm->request(container->id(), guest::ForgetProcess{process.process});
+        continue;
+      }
       found = true;
       if (!process.running) {
         run->noteExit({process.process, process.exit_code, process.out_of_memory});
@@ -62,7 +65,7 @@ bool Containers::adoptRun(const std::shared_ptr<Container>& container) {
     vm->stop(kStrayPowerOffTime);
     return false;
   }
-  run->take(std::move(vm), [this](const guest::ProcessExited& exit) { execs_->noteExit(exit); });
+  run->take(std::move(vm), execExit(run));
   if (container->spec().network && parts_.network) {
     parts_.network->reattach(container->id());
     const auto ports = container->state().ports;
@@ -72,6 +75,7 @@ bool Containers::adoptRun(const std::shared_ptr<Container>& container) {
   container->beginRun(run);
   log::info("container " + container->id() + " runs on");
   tasks_.run("container " + container->id(), [this, container, run] { follow(container, run); });
+  watchHealth(container, run);
   return true;
 }
 
@@ -108,12 +112,18 @@ void Containers::restoreOne(const std::shared_ptr<Container>& container) {
     stray.reset();
     detachNetwork(*container);
   }
-  const bool again =
-      state.status == Status::kRestarting ||
-      (state.running() && wantsRestart(*container, kKilledExitCode)) ||
-      (container->spec().restart == RestartPolicy::kAlways && state.status == Status::kExited);
+  // A stop by hand lasts until the engine's end with "always", and beyond it with "unless-stopped".
+  const RestartPolicy policy = container->spec().restart;
+  const bool standing = policy == RestartPolicy::kAlways ||
+                        (policy == RestartPolicy::kUnlessStopped && !state.stopped_by_user);
+  const bool again = state.status == Status::kRestarting ||
+                     (state.running() && wantsRestart(*container, kKilledExitCode)) ||
+                     (standing && state.status == Status::kExited);
   if (!again) return;
-  save(*container, [](ContainerState& changed) { changed.status = Status::kRestarting; });
+  save(*container, [](ContainerState& changed) {
+    changed.status = Status::kRestarting;
+    changed.stopped_by_user = false;
+  });
   tasks_.run("restart " + container->id(), [this, container] { restartLater(container); });
 }
 

@@ -106,6 +106,14 @@ void StateDb::rename(const std::string& id, const std::string& name) {
   transaction.commit();
 }
 
+void StateDb::updateDocuments(const ContainerRecord& record) {
+  const auto lock = impl_->database.lock();
+  impl_->database.prepare("UPDATE containers SET document = ? WHERE id = ?")
+      .bind(toJson(record))
+      .bind(record.id)
+      .run();
+}
+
 void StateDb::update(const std::string& id, const ContainerState& state) {
   const auto lock = impl_->database.lock();
   impl_->database.prepare("UPDATE containers SET state = ? WHERE id = ?")

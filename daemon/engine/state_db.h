@@ -11,7 +11,7 @@
 
 namespace hull::engine {
 
-// What never changes after creation, except the name.
+// What changes only by renaming and updating.
 struct ContainerRecord {
   std::string id;    // 64 hex digits
   std::string name;  // without "/"
@@ -36,6 +36,7 @@ class StateDb {
   // Throws kConflict with Docker's words when the name is in use.
   void insert(const ContainerRecord& record, const ContainerState& state);
   void rename(const std::string& id, const std::string& name);
+  void updateDocuments(const ContainerRecord& record);
   void update(const std::string& id, const ContainerState& state);
   void remove(const std::string& id);
 

@@ -7,8 +7,9 @@
 
 int main(int argc, char** argv) {
   using namespace hull;
-  if (argc != 3) {
-    std::cerr << "usage: hulld-fake ROOT SOCKET\n";
+  if (argc < 3 || argc % 2 == 0) {
+    std::cerr
+        << "usage: hulld-fake ROOT SOCKET [--tcp ADDRESS] [--tls FOLDER] [--metrics ADDRESS]\n";
     return 2;
   }
   log::setPart("hulld-fake");
@@ -17,6 +18,12 @@ int main(int argc, char** argv) {
     engine::testing::LocalHost host;
     engine::ServeOptions serve;
     serve.sockets = {argv[2]};
+    for (int i = 3; i < argc; i += 2) {
+      const std::string_view option = argv[i];
+      if (option == "--tcp") serve.tcp_addresses.emplace_back(argv[i + 1]);
+      if (option == "--tls") serve.tls_folder = argv[i + 1];
+      if (option == "--metrics") serve.metrics_address = argv[i + 1];
+    }
     engine::serve(serve, [&] {
       engine::EngineOptions options;
       options.root = argv[1];

@@ -89,6 +89,8 @@ class LocalVm final : public Vm {
       return state();
     } else if (std::holds_alternative<guest::ListProcesses>(message)) {
       return processTable();
+    } else if (std::holds_alternative<guest::ReadUsage>(message)) {
+      return usage();
     } else if (std::holds_alternative<guest::CreateContainer>(message)) {
       makeDirectories(machine_->root() + "/etc");
       const std::lock_guard lock(machine_->mutex);
@@ -195,6 +197,21 @@ class LocalVm final : public Vm {
       if (!process->exitCode()) table.rows.push_back({std::to_string(process->pid()), id});
     }
     return table;
+  }
+
+  // Numbers of nothing that a client can compute with.
+  guest::Usage usage() const {
+    guest::Usage usage;
+    usage.cpu_ns = 50'000'000;
+    usage.system_cpu_ns = 1'000'000'000;
+    usage.cpus = 1;
+    usage.memory_bytes = uint64_t{12} << 20;
+    usage.memory_limit_bytes = uint64_t{512} << 20;
+    const std::lock_guard lock(machine_->mutex);
+    usage.pids = machine_->processes.size();
+    usage.networks.push_back({"eth0", 1024, 8, 0, 0, 2048, 16, 0, 0});
+    usage.disks.push_back({"254:0", 4096, 8192, 1, 2});
+    return usage;
   }
 
   void signalAll(int number) {

@@ -7,6 +7,7 @@
 
 #include "base/error.h"
 #include "base/file.h"
+#include "daemon/vm/log_segments.h"
 #include "daemon/vm/output_log.h"
 #include "daemon/vm/process_output.h"
 
@@ -22,39 +23,23 @@ int64_t nowNs() {
   return duration_cast<nanoseconds>(system_clock::now().time_since_epoch()).count();
 }
 
-// Where the last `count` lines of [0, end) begin.
-uint64_t startOfTail(int fd, uint64_t end, uint64_t count) {
-  if (count == 0) return end;
-  std::string block;
-  uint64_t at = end;
-  while (at > 0) {
-    const uint64_t from = at > kReadBytes ? at - kReadBytes : 0;
-    block.resize(static_cast<size_t>(at - from));
-    preadFull(fd, std::as_writable_bytes(std::span(block)), from);
-    for (size_t i = block.size(); i-- > 0;) {
-      // The newline that ends the last line is not one before it.
-      if (block[i] != '\n' || from + i + 1 == end) continue;
-      if (--count == 0) return from + i + 1;
-    }
-    at = from;
-  }
-  return 0;
-}
-
 }  // namespace
 
 struct LogReader::State {
-  Fd file;
+  std::string path;
+  OpenLogSegment segment;
   LogQuery query;
   std::shared_ptr<ProcessOutput> live;
-  uint64_t read_to = 0;   // of the file
+  uint64_t read_to = 0;   // position in the log
   uint64_t readable = 0;  // complete entries end here
   std::string buffer;
   size_t taken = 0;  // of the buffer
   std::atomic<bool> cancelled = false;
   bool ended = false;
 
+  void openSegment();
   bool fill();
+  size_t readMore();
   bool waitForMore();
   std::optional<std::string_view> nextLine();
   bool wanted(const LogEntry& entry) const;
@@ -63,21 +48,23 @@ struct LogReader::State {
 LogReader::LogReader(const std::string& path, const LogQuery& query,
                      std::shared_ptr<ProcessOutput> live)
     : state_(std::make_unique<State>()) {
+  state_->path = path;
   state_->query = query;
   state_->live = std::move(live);
-  if (!fileExists(path)) {
+  const auto segments = logSegments(path);
+  if (segments.size() == 1 && !fileExists(path)) {
     state_->ended = true;
     return;
   }
-  state_->file = openFile(path, O_RDONLY);
-  const int fd = state_->file.get();
-  state_->readable = fileSize(fd);
+  state_->readable = segments.back().end();
   if (state_->live) {
     state_->readable =
         std::min(state_->readable, state_->live->waitForLog(0, std::chrono::milliseconds(0)));
   }
   if (query.end_bytes) state_->readable = std::min(state_->readable, *query.end_bytes);
-  if (query.tail) state_->read_to = startOfTail(fd, state_->readable, *query.tail);
+  state_->read_to = segments.front().base;
+  if (query.tail) state_->read_to = startOfLogTail(path, state_->readable, *query.tail);
+  state_->openSegment();  // now, so that what is rotated away meanwhile can still be read
 }
 
 LogReader::~LogReader() = default;
@@ -120,16 +107,32 @@ std::optional<std::string_view> LogReader::State::nextLine() {
   return line;
 }
 
-bool LogReader::State::fill() {
-  const uint64_t left = readable > read_to ? readable - read_to : 0;
-  if (left == 0) return false;
+void LogReader::State::openSegment() {
+  segment = openLogAt(path, read_to);
+  if (segment.base > read_to) {  // rotated away before it was read
+    read_to = segment.base;
+    buffer.clear();
+    taken = 0;
+  }
+}
+
+size_t LogReader::State::readMore() {
+  if (!segment.file || segment.base > read_to || readable <= read_to) return 0;
   const size_t had = buffer.size();
-  buffer.resize(had + static_cast<size_t>(std::min<uint64_t>(left, kReadBytes)));
+  buffer.resize(had + static_cast<size_t>(std::min<uint64_t>(readable - read_to, kReadBytes)));
   const size_t got =
-      preadFull(file.get(), std::as_writable_bytes(std::span(buffer)).subspan(had), read_to);
+      preadFull(segment.file.get(), std::as_writable_bytes(std::span(buffer)).subspan(had),
+                read_to - segment.base);
   buffer.resize(had + got);
   read_to += got;
-  return got > 0;
+  return got;
+}
+
+bool LogReader::State::fill() {
+  if (readable <= read_to) return false;
+  if (readMore() > 0) return true;
+  openSegment();  // this file is at its end: the next one
+  return readMore() > 0;
 }
 
 bool LogReader::State::waitForMore() {
@@ -138,7 +141,7 @@ bool LogReader::State::waitForMore() {
   // Asked in this order: what was logged before the end is seen.
   const bool over = live->over();
   const uint64_t size = live->waitForLog(readable, kFollowWait);
-  if (size < read_to) read_to = size;  // emptied meanwhile
+  if (size < read_to) read_to = logSegments(path).back().base;  // emptied meanwhile
   if (size == readable && over) return false;
   readable = size;
   return true;

@@ -12,6 +12,7 @@
 
 #include "base/bytes.h"
 #include "base/error.h"
+#include "daemon/vm/log_segments.h"
 
 namespace hull::engine {
 
@@ -172,9 +173,12 @@ std::optional<LogEntry> decodeLogEntry(std::string_view line) {
   return LogEntry{*stream == "stdout" ? OutputKind::kStdout : OutputKind::kStderr, *time_ns, *log};
 }
 
-OutputLog::OutputLog(const std::string& path, bool resume)
-    : log_(openFile(path, O_RDWR | O_CREAT, kLogMode)),
-      state_(openFile(path + ".state", O_RDWR | O_CREAT, kLogMode)) {
+OutputLog::OutputLog(const std::string& path, bool resume, const LogLimits& limits)
+    : path_(path),
+      limits_(limits),
+      log_(openFile(path, O_RDWR | O_CREAT, kLogMode)),
+      state_(openFile(path + ".state", O_RDWR | O_CREAT, kLogMode)),
+      base_(logSegments(path).back().base) {
   size_ = endOfLastLine(log_.get(), fileSize(log_.get()));
   std::string bytes(kStateBytes, '\0');
   bytes.resize(preadFull(state_.get(), std::as_writable_bytes(std::span(bytes)), 0));
@@ -184,7 +188,9 @@ OutputLog::OutputLog(const std::string& path, bool resume)
   const uint64_t check = reader.u64();
   if (resume && reader.ok() && check == checkOf(std::string_view(bytes).substr(0, 24))) {
     consumed_ = consumed;
-    size_ = std::min(size_, recorded);  // what came after was not recorded: it comes again
+    // What came after was not recorded: it comes again. (Of a log with one file, which rotation
+    // empties, positions begin anew.)
+    if (recorded >= base_) size_ = std::min(size_, recorded - base_);
   }
   if (ftruncate(log_.get(), static_cast<off_t>(size_)) < 0) throw sysError("cut " + path);
   recordState();
@@ -194,7 +200,32 @@ uint64_t OutputLog::consumed(OutputKind stream) const {
   return consumed_[indexOf(stream)];
 }
 
+// The position stays what it is, so a crash in between loses nothing and repeats nothing.
+void OutputLog::rotate() {
+  if (limits_.max_files <= 1) {
+    if (ftruncate(log_.get(), 0) < 0) throw sysError("empty " + path_);
+    base_ = size_ = 0;
+    return recordState();
+  }
+  const std::string rotated = rotatedLogPath(path_, base_);
+  if (rename(path_.c_str(), rotated.c_str()) < 0) throw sysError("rotate " + path_);
+  try {
+    log_ = openFile(path_, O_RDWR | O_CREAT, kLogMode);
+  } catch (const Error&) {
+    rename(rotated.c_str(), path_.c_str());
+    throw;
+  }
+  base_ += size_;
+  size_ = 0;
+  const auto segments = logSegments(path_);
+  for (size_t i = 0; i + limits_.max_files < segments.size(); ++i) {
+    unlink(segments[i].path.c_str());
+  }
+}
+
 void OutputLog::append(std::string_view encoded, std::array<uint64_t, 2> consumed) {
+  if (limits_.discard) encoded = {};
+  if (limits_.max_bytes != 0 && size_ != 0 && size_ + encoded.size() > limits_.max_bytes) rotate();
   size_ = std::min(size_, fileSize(log_.get()));  // somebody emptied it
   const uint64_t old_size = size_;
   const auto old_consumed = consumed_;
@@ -214,7 +245,7 @@ void OutputLog::append(std::string_view encoded, std::array<uint64_t, 2> consume
 // One small write into a block that exists: a killed engine leaves the old or the new record.
 void OutputLog::recordState() {
   ByteWriter record;
-  record.u64(size_);
+  record.u64(base_ + size_);
   record.u64(consumed_[0]);
   record.u64(consumed_[1]);
   record.u64(checkOf(record.bytes()));

@@ -3,9 +3,10 @@
 // kMaxLogTextBytes is split, and every part but the last has no "\n", as Docker does it.
 //
 // Beside the log lies "<log>.state": how many bytes of each of the process's streams the log holds,
-// and how long the log was then. The guest keeps what was not acknowledged, and acknowledged is
-// only what both files hold. So after a crash the log is cut back to the recorded length and the
-// streams go on from the recorded totals: no byte is lost, none appears twice.
+// and how long the log was then (a position over all its files, log_segments.h). The guest keeps
+// what was not acknowledged, and acknowledged is only what both files hold. So after a crash the
+// log is cut back to the recorded length and the streams go on from the recorded totals: no byte is
+// lost, none appears twice.
 //
 // OutputLog is owned by one ProcessOutput and used by its pump thread. LogReader is independent of
 // it (a stopped container's log can be read too) and is used by one thread; cancel() by any.
@@ -23,6 +24,15 @@
 namespace hull::engine {
 
 class ProcessOutput;
+
+// How much of a log is kept. A file is rotated before what would make it longer than `max_bytes` is
+// appended; what one turn of the pump brought is never torn apart, so a file can
+// be that much longer.
+struct LogLimits {
+  uint64_t max_bytes = 0;  // of one file; 0: no bound
+  uint32_t max_files = 1;  // the current one and the rotated ones; 1: it is emptied
+  bool discard = false;    // nothing is kept (log driver "none")
+};
 
 inline constexpr size_t kMaxLogTextBytes = 16 * 1024;      // of one log entry, as Docker splits
 inline constexpr size_t kMaxLogLineBytes = 8 * 16 * 1024;  // encoded; longer ones are not ours
@@ -47,21 +57,26 @@ class OutputLog {
  public:
   // `resume`: the process was started by an earlier engine process, go on where its log ends.
   // Otherwise a new process begins: totals are zero, what the log holds already stays.
-  OutputLog(const std::string& path, bool resume);
+  OutputLog(const std::string& path, bool resume, const LogLimits& limits = {});
 
   uint64_t consumed(OutputKind stream) const;  // bytes of this process's stream the log holds
-  uint64_t bytes() const { return size_; }     // of the log; readers may read up to here
+  // The position behind its last entry (log_segments.h); readers may read up to here.
+  uint64_t bytes() const { return base_ + size_; }
 
   // Appends encoded entries that hold `consumed` more bytes of each stream (stdout, stderr), and
   // then records it. On failure (disk full) nothing was appended and it can be tried again.
   void append(std::string_view encoded, std::array<uint64_t, 2> consumed);
 
  private:
+  void rotate();
   void recordState();
 
+  const std::string path_;
+  const LogLimits limits_;
   Fd log_;
   Fd state_;
-  uint64_t size_ = 0;
+  uint64_t base_ = 0;  // position of the current file's first byte
+  uint64_t size_ = 0;  // of the current file
   std::array<uint64_t, 2> consumed_{};
 };
 

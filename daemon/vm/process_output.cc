@@ -126,7 +126,7 @@ ProcessOutput::ProcessOutput(const Options& options)
       terminal_(options.terminal) {
   if (!wakeup_) throw sysError("create event descriptor");
   if (options.log_path.empty()) return;
-  log_ = std::make_unique<OutputLog>(options.log_path, options.resume);
+  log_ = std::make_unique<OutputLog>(options.log_path, options.resume, options.limits);
   hub_->log_bytes = log_->bytes();
 }
 

@@ -76,6 +76,7 @@ class ProcessOutput {
     std::string log_path;   // empty: nothing is kept (exec)
     bool terminal = false;  // one stream, kStdout
     bool resume = false;    // adopted: go on where the log ends
+    LogLimits limits = {};
   };
   // Gives the connected stream (guest::OpenStream kStdout or kStderr) from `offset` on.
   using OpenFunction = std::function<Fd(OutputKind kind, uint64_t offset)>;

@@ -35,8 +35,8 @@ Cgroup::Cgroup(std::string path, uint64_t pids_limit, uint64_t memory_bytes)
   makeDirectory(path_);
   directory_ = openFile(path_, O_RDONLY | O_DIRECTORY);
   try {
-    if (pids_limit != 0) limit("pids.max", pids_limit);
-    if (memory_bytes != 0) limit("memory.max", memory_bytes);
+    if (pids_limit != 0) limit("pids.max", std::to_string(pids_limit));
+    if (memory_bytes != 0) limit("memory.max", std::to_string(memory_bytes));
   } catch (...) {
     removeCgroups(path_);
     throw;
@@ -48,8 +48,16 @@ Cgroup::~Cgroup() {
   removeCgroups(path_);
 }
 
-void Cgroup::limit(const char* file, uint64_t value) {
-  if (!writeControl(path_ + '/' + file, std::to_string(value))) {
+void Cgroup::setLimits(const SetLimits& limits) {
+  const auto orMax = [](uint64_t value) { return value == 0 ? "max" : std::to_string(value); };
+  limit("pids.max", orMax(limits.pids));
+  limit("memory.max", orMax(limits.memory_bytes));
+  limit("memory.low", std::to_string(limits.memory_low_bytes));
+  limit("cpu.max", orMax(limits.cpu_quota_us) + ' ' + std::to_string(limits.cpu_period_us));
+}
+
+void Cgroup::limit(const char* file, const std::string& value) {
+  if (!writeControl(path_ + '/' + file, value)) {
     throw sysError(std::string("set ") + file + " of the container's cgroup");
   }
 }

@@ -6,6 +6,7 @@
 #include <string>
 
 #include "base/fd.h"
+#include "guest-init/protocol/protocol.h"
 
 namespace hull::guest {
 
@@ -20,10 +21,11 @@ class Cgroup {
   int fd() const { return directory_.get(); }  // for CLONE_INTO_CGROUP
   void killAll();
   void freeze(bool on);
+  void setLimits(const SetLimits& limits);  // throws naming the file that does not take its limit
   uint64_t oomKills() const;
 
  private:
-  void limit(const char* file, uint64_t value);
+  void limit(const char* file, const std::string& value);
 
   std::string path_;
   Fd directory_;

@@ -3,7 +3,9 @@
 #include <signal.h>
 #include <sys/epoll.h>
 #include <sys/ioctl.h>
+#include <sys/stat.h>
 #include <sys/syscall.h>
+#include <sys/sysmacros.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -11,9 +13,24 @@
 #include <cerrno>
 
 #include "base/error.h"
+#include "guest-init/container/device_rules.h"
 #include "guest-init/container/process_table.h"
+#include "guest-init/container/usage.h"
 
 namespace hull::guest {
+
+namespace {
+
+// Whoever mounts a disk opens it, and that is the container's first process.
+void allowMounting(const Mount& mount, std::vector<DeviceRule>& rules) {
+  struct stat info;
+  if (mount.kind != Mount::Kind::kDisk || stat(mount.source.c_str(), &info) < 0) return;
+  constexpr uint32_t kReadAndWrite = 2 | 4;
+  rules.push_back({'b', static_cast<int32_t>(major(info.st_rdev)),
+                   static_cast<int32_t>(minor(info.st_rdev)), kReadAndWrite});
+}
+
+}  // namespace
 
 Container::Container(EventLoop& loop, const Places& places, std::string id, CreateContainer options,
                      ExitHandler exited)
@@ -23,7 +40,12 @@ Container::Container(EventLoop& loop, const Places& places, std::string id, Crea
       exited_(std::move(exited)),
       root_(places.state + "/c/" + id_, options_),
       cgroup_(places.cgroups + "/hull-" + id_, options_.pids_limit, options_.memory_bytes),
-      cgroup_path_(places.cgroups + "/hull-" + id_) {}
+      cgroup_path_(places.cgroups + "/hull-" + id_) {
+  if (options_.device_rules.empty()) return;
+  auto rules = options_.device_rules;
+  for (const Mount& mount : options_.mounts) allowMounting(mount, rules);
+  restrictDevices(cgroup_.fd(), rules);
+}
 
 Container::~Container() {
   while (!processes_.empty()) drop(processes_.begin()->first);
@@ -151,8 +173,10 @@ bool Container::reaped(pid_t pid, int wait_status) {
     process->state = Process::State::kExited;
     process->exit_code =
         WIFSIGNALED(wait_status) ? 128 + WTERMSIG(wait_status) : WEXITSTATUS(wait_status);
-    process->out_of_memory = WIFSIGNALED(wait_status) && WTERMSIG(wait_status) == SIGKILL &&
-                             cgroup_.oomKills() > process->oom_kills_before;
+    // A reaper tells of its command's end by its own exit code.
+    const bool killed = process->exit_code == 128 + SIGKILL &&
+                        (WIFSIGNALED(wait_status) || (options_.init && name == kMainProcess));
+    process->out_of_memory = killed && cgroup_.oomKills() > process->oom_kills_before;
     // The VM may be ended any time after this; what a cache holds shall be on its disk then.
     if (writes_disks_) ::sync();
     process->pidfd.reset();
@@ -213,6 +237,11 @@ void Container::drop(const std::string& id) {
 ProcessTable Container::listProcesses() const {
   if (!runningMain()) throw Error(ErrorKind::kConflict, "container is not running");
   return makeProcessTable(pidsOfCgroup(cgroup_path_));
+}
+
+Usage Container::usage() const {
+  if (!runningMain()) throw Error(ErrorKind::kConflict, "container is not running");
+  return readUsage(cgroup_path_);
 }
 
 ContainerState Container::state() const {

@@ -62,6 +62,8 @@ class Container {
   void signal(const SignalProcess& request);
   void resize(const ResizeTerminal& request);
   void forget(const std::string& process);
+  void setLimits(const SetLimits& limits) { cgroup_.setLimits(limits); }
+  Usage usage() const;
   void pause(bool on) { cgroup_.freeze(on); }
   void killAll() { cgroup_.killAll(); }
   ProcessTable listProcesses() const;

@@ -1,5 +1,6 @@
 #include "guest-init/container/mounts.h"
 
+#include <dirent.h>
 #include <fcntl.h>
 #include <sched.h>
 #include <sys/mount.h>
@@ -12,6 +13,7 @@
 #include <algorithm>
 #include <array>
 #include <cerrno>
+#include <memory>
 
 #include "base/error.h"
 #include "guest-init/system/files.h"
@@ -209,6 +211,35 @@ void leaveOldRoot() {
   if (chdir("/") < 0) fail("enter /");
 }
 
+// Of the guest's kernel, under the name they have there. Seen from the old root.
+void addDevice(const std::string& path) {
+  struct stat info;
+  if (stat(path.substr(1).c_str(), &info) < 0 ||
+      (!S_ISCHR(info.st_mode) && !S_ISBLK(info.st_mode))) {
+    throw Error(ErrorKind::kInvalidArgument,
+                "error gathering device information while adding custom device \"" + path +
+                    "\": the guest's kernel has no such device");
+  }
+  makeDirectoryPath(path.substr(0, path.rfind('/')));
+  if (mknod(path.c_str(), (info.st_mode & S_IFMT) | 0666, info.st_rdev) < 0 && errno != EEXIST) {
+    fail("create " + path);
+  }
+  chmod(path.c_str(), 0666);
+}
+
+// Every device node the guest has, as `--privileged` gives the host's in Docker.
+void addAllDevices(const std::string& folder) {
+  const std::unique_ptr<DIR, int (*)(DIR*)> listing(opendir(folder.substr(1).c_str()), closedir);
+  if (!listing) return;
+  while (const dirent* entry = readdir(listing.get())) {
+    const std::string name = entry->d_name;
+    const std::string path = folder + '/' + name;
+    if (name == "." || name == ".." || name == "pts" || name == "shm") continue;
+    if (entry->d_type == DT_DIR) addAllDevices(path);
+    if (entry->d_type == DT_CHR || entry->d_type == DT_BLK) addDevice(path);
+  }
+}
+
 void makeDevices() {
   struct Device {
     const char* path;
@@ -251,8 +282,27 @@ void mountKernelFileSystems(const CreateContainer& options) {
            "mode=1777,size=" + std::to_string(options.shm_bytes));
   mountOne("mqueue", "/dev/mqueue", "mqueue", kPlain);
   makeDevices();
-  mountOne("sysfs", "/sys", "sysfs", kPlain | MS_RDONLY);
-  mountOne("cgroup", "/sys/fs/cgroup", "cgroup2", kPlain | MS_RDONLY);
+  if (options.privileged) addAllDevices("/dev");
+  for (const std::string& path : options.devices) addDevice(path);
+  const unsigned long read_only = options.privileged ? 0 : MS_RDONLY;
+  mountOne("sysfs", "/sys", "sysfs", kPlain | read_only);
+  mountOne("cgroup", "/sys/fs/cgroup", "cgroup2", kPlain | read_only);
+}
+
+// Docker allows what has a namespace of its own; here that is the whole kernel.
+void setSysctls(const std::vector<std::string>& sysctls) {
+  for (const std::string& setting : sysctls) {
+    const size_t equals = setting.find('=');
+    std::string path = setting.substr(0, equals);
+    if (equals == std::string::npos || path.find('/') != std::string::npos) {
+      throw Error(ErrorKind::kInvalidArgument, "sysctl " + setting + ": expected name=value");
+    }
+    std::replace(path.begin(), path.end(), '.', '/');
+    if (!writeControl("/proc/sys/" + path, setting.substr(equals + 1))) {
+      const int cause = errno;
+      throw Error(ErrorKind::kInvalidArgument, sysError("set sysctl " + setting, cause).what());
+    }
+  }
 }
 
 // Bound from a tmpfs, as Docker does: they stay out of layers and work on a read-only root.
@@ -296,6 +346,7 @@ void enterNewContainer(const std::string& state, const CreateContainer& options,
   bindFiles(state);
   mountExtras(options.mounts);
   mountSteps(state, step_mounts);
+  setSysctls(options.sysctls);
   restrictPaths(options);
   leaveOldRoot();
 }

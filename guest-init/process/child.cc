@@ -22,6 +22,8 @@
 #include "guest-init/container/mounts.h"
 #include "guest-init/process/account.h"
 #include "guest-init/process/program.h"
+#include "guest-init/process/reaper.h"
+#include "guest-init/process/seccomp.h"
 #include "guest-init/system/files.h"
 
 namespace hull::guest {
@@ -151,9 +153,18 @@ void becomeAccount(const Account& account, const StartProcess& request) {
   if (setresgid(account.gid, account.gid, account.gid) < 0) throw sysError("set group");
   if (setresuid(account.uid, account.uid, account.uid) < 0) throw sysError("set user");
   if (account.uid == 0) setCapabilities(request.capabilities & known);
+}
+
+// As runc: without no_new_privs a filter takes CAP_SYS_ADMIN, so it must precede the loss of that;
+// with it, it comes last, so that it need not allow what sets the process up.
+void restrictCalls(const Account& account, const StartProcess& request) {
+  const bool filtered = !request.seccomp.empty();
+  if (filtered && !request.no_new_privileges) installSeccomp(request.seccomp);
+  becomeAccount(account, request);
   if (request.no_new_privileges && prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) < 0) {
     throw sysError("set no_new_privs");
   }
+  if (filtered && request.no_new_privileges) installSeccomp(request.seccomp);
 }
 
 std::vector<char*> pointersOf(const std::vector<std::string>& texts) {
@@ -201,7 +212,7 @@ std::vector<char*> pointersOf(const std::vector<std::string>& texts) {
   }
   Account account;
   try {
-    writeControl("/proc/self/oom_score_adj", "0");
+    writeControl("/proc/self/oom_score_adj", std::to_string(request.oom_score_adj));
     const Fd terminal = request.terminal ? openTerminal(request, main, stdio.status) : Fd();
     installStdio(request, stdio, terminal);
     account = resolveAccount(readSmallFile("/etc/passwd", kMaxAccountFileBytes),
@@ -210,7 +221,8 @@ std::vector<char*> pointersOf(const std::vector<std::string>& texts) {
     giveStdioTo(account, request.terminal);
     setLimits(request);
     enterWorkingDirectory(request.working_directory);
-    becomeAccount(account, request);
+    restrictCalls(account, request);
+    if (main && target.options.init) becomeReaper(stdio.status, request.terminal);
   } catch (const Error& error) {
     // Only a missing or forbidden program may look like one (exit codes 127 and 126).
     if (error.kind() == ErrorKind::kInvalidArgument) throw;

@@ -75,13 +75,18 @@ void visitFields(Coder& c, M& m) {
     all(m.kind, m.source, m.destination, m.options);
   } else if constexpr (Is<M, CreateContainer>) {
     all(m.root_disk, m.writable_disk, m.read_only_root, m.hostname, m.resolv_conf, m.hosts,
-        m.mounts, m.shm_bytes, m.masked_paths, m.read_only_paths, m.pids_limit, m.memory_bytes);
+        m.mounts, m.shm_bytes, m.masked_paths, m.read_only_paths, m.pids_limit, m.memory_bytes,
+        m.sysctls, m.init, m.privileged, m.devices, m.device_rules);
+  } else if constexpr (Is<M, DeviceRule>) {
+    all(m.type, m.major_number, m.minor_number, m.access);
+  } else if constexpr (Is<M, SetLimits>) {
+    all(m.pids, m.memory_bytes, m.memory_low_bytes, m.cpu_quota_us, m.cpu_period_us);
   } else if constexpr (Is<M, Rlimit>) {
     all(m.resource, m.soft, m.hard);
   } else if constexpr (Is<M, StartProcess>) {
     all(m.process, m.arguments, m.environment, m.working_directory, m.user, m.additional_groups,
         m.capabilities, m.no_new_privileges, m.rlimits, m.terminal, m.rows, m.columns, m.open_stdin,
-        m.mounts);
+        m.mounts, m.seccomp, m.oom_score_adj);
   } else if constexpr (Is<M, StepMount>) {
     all(m.kind, m.source, m.destination, m.read_only, m.file, m.uid, m.gid, m.mode, m.options);
   } else if constexpr (Is<M, SignalProcess>) {
@@ -110,6 +115,17 @@ void visitFields(Coder& c, M& m) {
     all(m.containers);
   } else if constexpr (Is<M, ProcessTable>) {
     all(m.titles, m.rows);
+  } else if constexpr (Is<M, Counter>) {
+    all(m.name, m.value);
+  } else if constexpr (Is<M, NetworkUsage>) {
+    all(m.interface, m.rx_bytes, m.rx_packets, m.rx_errors, m.rx_dropped, m.tx_bytes, m.tx_packets,
+        m.tx_errors, m.tx_dropped);
+  } else if constexpr (Is<M, BlockUsage>) {
+    all(m.device, m.read_bytes, m.write_bytes, m.reads, m.writes);
+  } else if constexpr (Is<M, Usage>) {
+    all(m.cpu_ns, m.cpu_user_ns, m.cpu_system_ns, m.cpu_periods, m.cpu_throttled_periods,
+        m.cpu_throttled_ns, m.system_cpu_ns, m.cpus, m.memory_bytes, m.memory_peak_bytes,
+        m.memory_limit_bytes, m.memory, m.pids, m.pids_limit, m.networks, m.disks);
   } else {
     static_assert(std::is_empty_v<M>, "a message with fields needs its branch here");
   }

@@ -68,6 +68,14 @@ struct Mount {
   std::string options;      // tmpfs: "size=…,mode=…"; others: "ro" …
 };
 
+// Lets a container use device nodes; type 'b' or 'c', anything else for both.
+struct DeviceRule {
+  uint8_t type = 'a';
+  int32_t major_number = -1;  // negative: any
+  int32_t minor_number = -1;
+  uint32_t access = 0;  // 1 mknod, 2 read, 4 write (BPF_DEVCG_ACC_*)
+};
+
 // Assembles the root file system and the container's namespaces and cgroup; runs nothing.
 struct CreateContainer {
   std::string root_disk;      // "/dev/vda": the image's stitched ext4, mounted read-only
@@ -82,6 +90,20 @@ struct CreateContainer {
   std::vector<std::string> read_only_paths;
   uint64_t pids_limit = 0;    // 0: none
   uint64_t memory_bytes = 0;  // cgroup limit inside the VM; 0: the VM's memory is the limit
+  std::vector<std::string> sysctls = {};      // "net.core.somaxconn=1024": of the whole guest
+  bool init = false;                          // a reaper is PID 1, the main process its child
+  bool privileged = false;                    // all devices of the guest, /sys and cgroups writable
+  std::vector<std::string> devices = {};      // of the guest's kernel: "/dev/fuse"
+  std::vector<DeviceRule> device_rules = {};  // empty: every device may be used
+};
+
+// Limits of a container inside the VM, at once for what runs. 0: none.
+struct SetLimits {
+  uint64_t pids = 0;
+  uint64_t memory_bytes = 0;
+  uint64_t memory_low_bytes = 0;  // reclaimed from others first
+  uint64_t cpu_quota_us = 0;      // of each period
+  uint64_t cpu_period_us = 100'000;
 };
 
 struct Rlimit {
@@ -126,7 +148,9 @@ struct StartProcess {   // → ProcessStarted, or Failure with kNotFound / kPerm
   uint16_t rows = 0;
   uint16_t columns = 0;
   bool open_stdin = false;  // false: /dev/null
-  std::vector<StepMount> mounts;
+  std::vector<StepMount> mounts = {};
+  std::string seccomp = {};  // struct sock_filter[]; empty: none
+  int32_t oom_score_adj = 0;
 };
 
 struct SignalProcess {
@@ -148,6 +172,8 @@ struct ForgetProcess {  // drops an exited process's record and unread output
 struct ListState {};  // → StateReply
 
 struct ListProcesses {};  // → ProcessTable (docker top)
+
+struct ReadUsage {};  // → Usage (docker stats)
 
 // Build: what was written so far becomes a read-only layer below a new, empty upper directory.
 // Refused while a process of the container runs. The reply is LayerSealed. Sealed layers, written
@@ -246,11 +272,40 @@ struct ProcessTable {
   std::vector<std::vector<std::string>> rows;  // each as long as titles
 };
 
+struct Counter {
+  std::string name;
+  uint64_t value = 0;
+};
+
+struct NetworkUsage {
+  std::string interface;
+  uint64_t rx_bytes = 0, rx_packets = 0, rx_errors = 0, rx_dropped = 0;
+  uint64_t tx_bytes = 0, tx_packets = 0, tx_errors = 0, tx_dropped = 0;
+};
+
+struct BlockUsage {
+  std::string device;  // "254:0"
+  uint64_t read_bytes = 0, write_bytes = 0, reads = 0, writes = 0;
+};
+
+struct Usage {  // of a container since its start
+  uint64_t cpu_ns = 0, cpu_user_ns = 0, cpu_system_ns = 0;
+  uint64_t cpu_periods = 0, cpu_throttled_periods = 0, cpu_throttled_ns = 0;
+  uint64_t system_cpu_ns = 0;  // of all the guest's CPUs, idle time included
+  uint32_t cpus = 0;
+  uint64_t memory_bytes = 0, memory_peak_bytes = 0;
+  uint64_t memory_limit_bytes = 0;  // of the container, or the guest's memory
+  std::vector<Counter> memory;      // memory.stat
+  uint64_t pids = 0, pids_limit = 0;
+  std::vector<NetworkUsage> networks;
+  std::vector<BlockUsage> disks;
+};
+
 using Message = std::variant<Hello, ConfigureNetwork, CreateContainer, StartProcess, SignalProcess,
                              ResizeTerminal, ForgetProcess, ListState, ListProcesses, SealLayer,
                              RemoveContainer, Pause, Resume, PowerOff, OpenStream, Ok, Failure,
                              HelloReply, ProcessStarted, LayerSealed, ProcessExited, StateReply,
-                             ProcessTable, WriteNameFiles>;
+                             ProcessTable, WriteNameFiles, SetLimits, ReadUsage, Usage>;
 // The frame type is the index in Message: append only.
 
 struct Frame {

@@ -27,7 +27,12 @@ std::vector<Frame> samples() {
                       {"/proc/kcore"},
                       {"/proc/sys", "/proc/bus"},
                       100,
-                      uint64_t{1} << 40});
+                      uint64_t{1} << 40,
+                      {"net.core.somaxconn=9"},
+                      true,
+                      true,
+                      {"/dev/fuse"},
+                      {{'c', 1, -1, 7}}});
   add(StartProcess{"main",
                    {"sh", "-c", std::string("a\0b", 3)},
                    {"A=1", "B="},
@@ -41,7 +46,9 @@ std::vector<Frame> samples() {
                    24,
                    80,
                    true,
-                   {{StepMount::Kind::kFile, "hush", "/run/s", true, true, 5, 6, 0400, "size=1"}}});
+                   {{StepMount::Kind::kFile, "hush", "/run/s", true, true, 5, 6, 0400, "size=1"}},
+                   "filter",
+                   -500});
   add(SignalProcess{"main", 9, true});
   add(ResizeTerminal{"exec1", 50, 132});
   add(ForgetProcess{"exec1"});
@@ -62,6 +69,15 @@ std::vector<Frame> samples() {
   add(StateReply{{{"one", {{"main", 5, true, 0, false}, {"x", 6, false, 1, true}}}, {"two", {}}}});
   add(ProcessTable{{"PID", "CMD"}, {{"1", "init"}, {"2", "sh"}}});
   add(WriteNameFiles{"10.0.0.2 box\n", "nameserver 10.0.0.1\n"});
+  add(SetLimits{7, 1 << 20, 1 << 19, 50'000, 100'000});
+  add(ReadUsage{});
+  Usage usage;
+  usage.cpu_ns = 1;
+  usage.cpus = 2;
+  usage.memory = {{"anon", 3}};
+  usage.networks = {{"eth0", 1, 2, 3, 4, 5, 6, 7, 8}};
+  usage.disks = {{"254:0", 1, 2, 3, 4}};
+  add(usage);
   return frames;
 }
 

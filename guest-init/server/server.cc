@@ -254,6 +254,15 @@ std::optional<Message> Server::on(const Frame& frame, const ListProcesses&) {
   return container(frame.container).listProcesses();
 }
 
+std::optional<Message> Server::on(const Frame& frame, const SetLimits& request) {
+  container(frame.container).setLimits(request);
+  return Ok{};
+}
+
+std::optional<Message> Server::on(const Frame& frame, const ReadUsage&) {
+  return container(frame.container).usage();
+}
+
 std::optional<Message> Server::on(const Frame& frame, const SealLayer&) {
   Container& which = container(frame.container);
   requireIdle(which, "seal layer");

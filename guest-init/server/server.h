@@ -57,6 +57,8 @@ class Server {
   std::optional<Message> on(const Frame& frame, const ForgetProcess& request);
   std::optional<Message> on(const Frame& frame, const ListState& request);
   std::optional<Message> on(const Frame& frame, const ListProcesses& request);
+  std::optional<Message> on(const Frame& frame, const SetLimits& request);
+  std::optional<Message> on(const Frame& frame, const ReadUsage& request);
   std::optional<Message> on(const Frame& frame, const SealLayer& request);
   std::optional<Message> on(const Frame& frame, const RemoveContainer& request);
   std::optional<Message> on(const Frame& frame, const Pause& request);

@@ -1,9 +1,10 @@
 #!/bin/bash
-# usage: docker_clients.sh HULLD-FAKE
+# usage: docker_clients.sh HULLD-FAKE [FOLDER-OF-DOCKER]
 # Real Docker clients (docker, docker-py) against the engine's API, its machines replaced by local
 # processes (daemon/testing/local_machine.h), so it runs on any host. Exit 77: no client is there.
 set -u
 engine=$1
+[[ -n ${2:-} ]] && PATH=$2:$PATH
 folder=$(mktemp -d /tmp/hull-docker.XXXXXX)
 failed=0 passed=0
 export DOCKER_HOST=unix://$folder/s DOCKER_CONFIG=$folder/config DOCKER_BUILDKIT=0
@@ -69,10 +70,14 @@ check "cp out of it" 0 'content' bash -c "docker cp web:/etc/f - | tar -xO"
 check "cp of nothing" 1 'Could not find the file' docker cp web:/nosuch -
 check "diff" 0 '/etc/f' docker diff web
 check "commit" 0 'sha256:' docker commit web mine:1
+check "limits are updated" 0 'web' docker update --cpus 0.5 --pids-limit 50 --restart always web
+check "and shown" 0 '^500000000 50 always$' docker inspect -f '{{.HostConfig.NanoCpus}} {{.HostConfig.PidsLimit}} {{.HostConfig.RestartPolicy.Name}}' web
+check "more than its machine has" 1 'stop the container, update it' docker update --cpus 60 web
 check "pause" 0 'web' docker pause web
 check "paused exec is refused" 1 'is paused' docker exec web true
 check "unpause" 0 'web' docker unpause web
-check "stats" 0 'web' docker stats --no-stream
+check "stats" 0 'web .*12MiB / 512MiB' docker stats --no-stream
+check "stats of one" 0 '2.34%' docker stats --no-stream --format '{{.MemPerc}}' web
 check "top" 0 'main' docker top web
 check "rename" 0 '' docker rename web web2
 check "remove a running one" 1 'stop the container before removing' docker rm web2
@@ -95,6 +100,19 @@ check "build error" 1 'NONSENSE' docker build -f "$folder/context/Bad" "$folder/
 check "images" 0 'built' docker images
 check "networks" 0 '172.17.0.1' docker network inspect bridge -f '{{(index .IPAM.Config 0).Gateway}}'
 check "events" 0 'container (create|start|die)' bash -c 'docker run --rm debian true; docker events --since 10s --until 0s'
+check "healthy" 0 '^healthy$' bash -c "docker run -d --name hc --health-cmd true --health-interval 100ms debian sleep 100 >/dev/null && until docker ps --filter health=healthy --format x | grep -q x; do sleep 0.1; done; docker inspect -f '{{.State.Health.Status}}' hc"
+check "health in ps" 0 '\(healthy\)' docker ps --filter name=hc
+check "its events" 0 'health_status: healthy' docker events --since 60s --until 0s --filter container=hc
+check "its end" 0 'hc' docker rm -f hc
+check "log limits" 0 '^b$' bash -c "docker run --rm --log-opt max-size=1k --log-opt max-file=2 debian echo b"
+check "unknown log option" 125 'unknown log opt' docker run --rm --log-opt nosuch=1 debian true
+check "no log" 1 'does not support reading' bash -c "docker run --name nolog --log-driver none debian echo x; docker logs nolog; code=\$?; docker rm nolog >/dev/null; exit \$code"
+check "restarts give up" 0 '^1 2$' bash -c "docker run -d --name re --restart on-failure:2 debian sh -c 'exit 1' >/dev/null; docker wait re >/dev/null; until [[ \$(docker inspect -f '{{.State.Status}}' re) == exited ]]; do sleep 0.1; done; docker inspect -f '{{.State.ExitCode}} {{.RestartCount}}' re; docker rm re >/dev/null"
+check "options are accepted" 0 '^ok$' docker run --rm --init --sysctl net.core.somaxconn=9 --ulimit nofile=99 --shm-size 8m --cap-drop all --security-opt no-new-privileges --oom-score-adj 5 --group-add 5 --tmpfs /scratch --storage-opt size=1g debian echo ok
+check "a host device is refused" 125 'no device of the host' docker run --rm --device /dev/sda debian true
+check "wait conditions" 0 '^4$' bash -c "docker run -d --name w debian sh -c 'sleep 0.3; exit 4' >/dev/null; docker wait w; docker rm w >/dev/null"
+check "prune of containers" 0 'Deleted Containers' bash -c "docker create debian true >/dev/null; docker container prune -f"
+check "df" 0 'Images' docker system df
 check "prune" 0 'Total reclaimed space' docker system prune -f
 check "swarm" 1 'not a swarm manager' docker service ls
 
