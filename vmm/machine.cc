@@ -19,6 +19,7 @@
 #include "vmm/virtio/balloon/balloon.h"
 #include "vmm/virtio/block/block.h"
 #include "vmm/virtio/console/console.h"
+#include "vmm/virtio/fs/fs.h"
 #include "vmm/virtio/net/net.h"
 #include "vmm/virtio/rng/rng.h"
 #include "vmm/virtio/vsock/vsock.h"
@@ -37,7 +38,8 @@ Machine::Machine(VmConfig config, Clock::time_point started)
     : config_(std::move(config)),
       started_(started),
       loop_thread_(loop_),
-      memory_(config_.memory_mib * layout::kMiB),
+      memory_(config_.memory_mib * layout::kMiB,
+              config_.fs ? GuestMemory::Sharing::kShared : GuestMemory::Sharing::kPrivate),
       vm_(kvm_, memory_),
       group_(config_.vcpus, [this] { loop_.post([this] { onAllParked(); }); }),
       exit_port_(*this),
@@ -80,6 +82,8 @@ void Machine::addDevices() {
       std::make_unique<virtio::ConsoleDevice>(config_.early_serial ? -1 : config_.console_fd));
   addDevice(std::make_unique<virtio::RngDevice>());
   if (config_.balloon) balloon_ = addDevice(std::make_unique<virtio::BalloonDevice>());
+  // Last: its back end starts meanwhile.
+  if (config_.fs) addDevice(std::make_unique<virtio::FsDevice>(*config_.fs, loop_));
 }
 
 template <typename Device>
@@ -94,7 +98,11 @@ void Machine::attach(std::unique_ptr<virtio::Device> device) {
   const uint64_t base = layout::kVirtioBase + slot * layout::kVirtioStride;
   auto transport = std::make_unique<virtio::MmioTransport>(memory_, *device, loop_thread_);
   mmio_.attach(base, layout::kVirtioBytes, *transport);
-  vm_.addNotify(base + kQueueNotifyRegister, transport->notifyFd());
+  const auto own_notify_fds = device->queueNotifyFds();
+  for (uint32_t queue = 0; queue < own_notify_fds.size(); ++queue) {
+    vm_.addNotify(base + kQueueNotifyRegister, own_notify_fds[queue].get(), queue);
+  }
+  if (own_notify_fds.empty()) vm_.addNotify(base + kQueueNotifyRegister, transport->notifyFd());
   vm_.addInterrupt(layout::gsiOfSlot(slot), transport->interruptFd());
   loop_.add(transport->notifyFd(), EPOLLIN, [raw = transport.get()](uint32_t) { raw->onNotify(); });
   devices_.push_back(std::move(device));

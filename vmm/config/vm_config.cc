@@ -17,6 +17,7 @@ using nlohmann::json;
 
 constexpr size_t kMaxConfigBytes = 4 << 20;
 constexpr size_t kMaxDiskIdBytes = 20;         // virtio 1.2 §5.2.6: VIRTIO_BLK_ID_BYTES
+constexpr size_t kMaxFsTagBytes = 36;          // virtio 1.2 §5.11.4
 constexpr size_t kMaxCommandLineBytes = 1536;  // the kernel's 2048 less the VMM's own part
 constexpr uint16_t kMinMtu = 68;               // RFC 791
 constexpr uint16_t kMaxMtu = 65521;            // what fits a 64 KiB frame with its header
@@ -189,6 +190,12 @@ void check(const VmConfig& config) {
       fail("vsock.guest_cid", "reserved");
     }
   }
+  if (config.fs) {
+    requireFd(config.fs->socket_fd, "fs.socket_fd");
+    if (config.fs->tag.empty() || config.fs->tag.size() > kMaxFsTagBytes) {
+      fail("fs.tag", "not 1 to 36 bytes");
+    }
+  }
   if (config.early_serial && config.console_fd < 0) fail("early_serial", "needs console_fd");
   constexpr uint32_t kNobody = UINT32_MAX;  // setuid(-1) means "unchanged"
   if (config.uid == kNobody || config.gid == kNobody) fail("uid/gid", "out of range");
@@ -286,6 +293,15 @@ VsockConfig vsockOf(const json& value) {
   return vsock;
 }
 
+FsConfig fsOf(const json& value) {
+  FsConfig fs;
+  Fields fields(value, "fs");
+  fields.string("tag", fs.tag);
+  fields.number("socket_fd", fs.socket_fd);
+  fields.finish();
+  return fs;
+}
+
 VmConfig configOf(const json& document) {
   VmConfig config;
   Fields fields(document, "");
@@ -305,6 +321,7 @@ VmConfig configOf(const json& document) {
     }
   }
   if (const json* vsock = fields.find("vsock")) config.vsock = vsockOf(*vsock);
+  if (const json* fs = fields.find("fs")) config.fs = fsOf(*fs);
   fields.boolean("stable_cpu", config.stable_cpu);
   fields.boolean("large_pages", config.large_pages);
   fields.boolean("balloon", config.balloon);
@@ -364,10 +381,13 @@ std::string toJson(const VmConfig& config) {
     document["vsock"] = {{"guest_cid", config.vsock->guest_cid},
                          {"listener_fd", config.vsock->listener_fd}};
   }
+  if (config.fs) {
+    document["fs"] = {{"tag", config.fs->tag}, {"socket_fd", config.fs->socket_fd}};
+  }
   try {
     return document.dump();
   } catch (const json::exception&) {
-    fail("command_line", "not UTF-8");
+    fail("command_line, fs.tag or disks.id", "not UTF-8");
   }
 }
 

@@ -78,6 +78,13 @@ struct VsockConfig {
   int listener_fd = -1;
 };
 
+// virtio-fs: shared folders. `socket_fd` is connected to a vhost-user-fs back end (virtiofsd),
+// which gets the guest's memory; when it ends, the guest's file system fails and the VM goes on.
+struct FsConfig {
+  std::string tag;  // what the guest mounts; 1–36 bytes
+  int socket_fd = -1;
+};
+
 struct VmConfig {
   uint64_t memory_mib = 512;
   uint32_t vcpus = 1;
@@ -87,6 +94,7 @@ struct VmConfig {
   std::vector<DiskConfig> disks;  // guest: /dev/vda, /dev/vdb, … in this order
   std::vector<NetConfig> nets;    // guest: eth0, eth1, … in this order
   std::optional<VsockConfig> vsock;
+  std::optional<FsConfig> fs;
   bool stable_cpu = false;  // only features that every host of the vendor has (kvm/cpu_model.h)
   bool large_pages =
       false;             // 2 MiB at a time from the host: faster, but memory goes in larger steps

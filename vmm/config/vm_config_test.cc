@@ -24,6 +24,7 @@ VmConfig sample() {
   config.balloon = config.stable_cpu = config.large_pages = true;
   config.disks[1].write = {{1 << 20, 1 << 22}, {500, 0}};
   config.nets[0].transmit = {{125000, 0}, {}};
+  config.fs = FsConfig{"shares", 15};
   config.console_fd = 12;
   config.control_fd = 13;
   config.status_fd = 14;
@@ -63,6 +64,8 @@ TEST(VmConfig, SurvivesARoundTrip) {
   EXPECT_FALSE(after.disks[1].read_only);
   ASSERT_EQ(after.nets.size(), 1u);
   EXPECT_EQ(after.nets[0].mac, before.nets[0].mac);
+  ASSERT_TRUE(after.fs);
+  EXPECT_EQ(after.fs->tag, "shares");
   ASSERT_TRUE(after.vsock);
   EXPECT_EQ(after.vsock->guest_cid, 77u);
   EXPECT_EQ(after.uid, 1000u);

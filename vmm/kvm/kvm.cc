@@ -107,6 +107,16 @@ void KvmVm::addNotify(uint64_t address, int event) {
   kvmIoctl(fd_.get(), KVM_IOEVENTFD, &notify, "add a notification");
 }
 
+void KvmVm::addNotify(uint64_t address, int event, uint32_t value) {
+  kvm_ioeventfd notify{};
+  notify.addr = address;
+  notify.len = sizeof value;
+  notify.datamatch = value;
+  notify.flags = KVM_IOEVENTFD_FLAG_DATAMATCH;
+  notify.fd = event;
+  kvmIoctl(fd_.get(), KVM_IOEVENTFD, &notify, "add a notification");
+}
+
 void KvmVm::addInterrupt(uint32_t gsi, int event) {
   kvm_irqfd interrupt{};
   interrupt.fd = static_cast<uint32_t>(event);

@@ -43,6 +43,8 @@ class KvmVm {
   int fd() const { return fd_.get(); }
   // Guest writes to `address` (any width if KVM can) signal `event`.
   void addNotify(uint64_t address, int event);
+  // Only 32-bit writes of `value` do.
+  void addNotify(uint64_t address, int event, uint32_t value);
   // Signalling `event` raises an edge on pin `gsi`.
   void addInterrupt(uint32_t gsi, int event);
 

@@ -1,6 +1,8 @@
 #include "vmm/memory/guest_memory.h"
 
+#include <fcntl.h>
 #include <sys/mman.h>
+#include <unistd.h>
 
 #include <algorithm>
 #include <atomic>
@@ -22,8 +24,20 @@ void copyOnce(void* to, const void* from, size_t size) noexcept {
   asm volatile("" ::: "memory");
 }
 
+// The size is settled before anybody else gets it: a file that is cut short ends who touches it.
+Fd makeMemoryFile(uint64_t bytes) {
+  Fd file(memfd_create("guest memory", MFD_CLOEXEC | MFD_ALLOW_SEALING));
+  if (!file) throw sysError("make a memory file for the guest");
+  if (ftruncate(file.get(), static_cast<off_t>(bytes)) < 0) throw sysError("size guest memory");
+  if (fcntl(file.get(), F_ADD_SEALS, F_SEAL_SHRINK | F_SEAL_GROW | F_SEAL_SEAL) < 0) {
+    throw sysError("seal guest memory");
+  }
+  return file;
+}
+
 // Aligned to large pages, so that one of the guest can be one of the host. The surplus goes back.
-std::byte* mapAligned(uint64_t bytes) {
+// `file` -1: private memory.
+std::byte* mapAligned(uint64_t bytes, int file) {
   const uint64_t reserved = bytes + kLargePageBytes;
   void* mapping = mmap(nullptr, reserved, PROT_READ | PROT_WRITE,
                        MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
@@ -32,16 +46,21 @@ std::byte* mapAligned(uint64_t bytes) {
   const uint64_t before = -reinterpret_cast<uint64_t>(start) % kLargePageBytes;
   if (before > 0) munmap(start, before);
   munmap(start + before + bytes, kLargePageBytes - before);
+  if (file >= 0 && mmap(start + before, bytes, PROT_READ | PROT_WRITE,
+                        MAP_SHARED | MAP_NORESERVE | MAP_FIXED, file, 0) == MAP_FAILED) {
+    throw sysError("map guest memory");
+  }
   return start + before;
 }
 
 }  // namespace
 
-GuestMemory::GuestMemory(uint64_t bytes) : bytes_(bytes) {
+GuestMemory::GuestMemory(uint64_t bytes, Sharing sharing) : bytes_(bytes) {
   if (bytes == 0 || bytes % layout::kPageBytes != 0) {
     throw Error(ErrorKind::kInvalidArgument, "map guest memory: not a multiple of a page");
   }
-  mapping_ = mapAligned(bytes);
+  if (sharing == Sharing::kShared) file_ = makeMemoryFile(bytes);
+  mapping_ = mapAligned(bytes, file_.get());
   madvise(mapping_, bytes, MADV_DONTDUMP);
   const uint64_t low = std::min(bytes, layout::kGapStart);
   ranges_[range_count_++] = {0, low, mapping_};
@@ -98,7 +117,9 @@ uint64_t GuestMemory::discard(const iovec& buffer) noexcept {
   const uint64_t start = (begin + kMask) & ~kMask;
   const uint64_t end = (begin + buffer.iov_len) & ~kMask;
   if (start >= end) return 0;
-  return madvise(reinterpret_cast<void*>(start), end - start, MADV_DONTNEED) == 0 ? end - start : 0;
+  // Of a memory file the pages must go from the file, which others map, too.
+  const int advice = file_ ? MADV_REMOVE : MADV_DONTNEED;
+  return madvise(reinterpret_cast<void*>(start), end - start, advice) == 0 ? end - start : 0;
 }
 
 std::optional<iovec> GuestMemory::iovecOf(GuestAddress address, uint64_t size) const noexcept {

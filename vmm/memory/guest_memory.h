@@ -3,6 +3,10 @@
 // for parsing: copy once (read), check the copy, use the copy. Only bulk data, which nobody
 // interprets, is reached in place, as iovecs made after a bounds check and handed to readv/writev.
 //
+// Usually the mapping is private and anonymous. Where another process works on the guest's queues
+// (vhost-user), it is a memory file that is shared with it, sealed so that the other cannot shrink
+// it under our feet.
+//
 // Owner: Machine. Any thread; all accesses are noexcept and answer with a value: an address outside
 // of memory is the guest's mistake, never an exception.
 #pragma once
@@ -16,6 +20,8 @@
 #include <span>
 #include <type_traits>
 
+#include "base/fd.h"
+
 namespace hull::vmm {
 
 using GuestAddress = uint64_t;
@@ -28,13 +34,17 @@ class GuestMemory {
     std::byte* host = nullptr;
   };
 
+  enum class Sharing { kPrivate, kShared };
+
   // Reserves, but does not touch, `bytes` of zeroed memory; throws hull::Error.
-  explicit GuestMemory(uint64_t bytes);
+  explicit GuestMemory(uint64_t bytes, Sharing sharing = Sharing::kPrivate);
   ~GuestMemory();
   GuestMemory(const GuestMemory&) = delete;
   GuestMemory& operator=(const GuestMemory&) = delete;
 
   uint64_t bytes() const { return bytes_; }
+  // The memory file, ranges one after the other; -1: private memory.
+  int fd() const { return file_.get(); }
   std::span<const Range> ranges() const { return {ranges_.data(), range_count_}; }
   GuestAddress lowEnd() const { return ranges_[0].start + ranges_[0].bytes; }
 
@@ -89,6 +99,7 @@ class GuestMemory {
   }
 
   uint64_t bytes_;
+  Fd file_;
   std::byte* mapping_ = nullptr;
   std::array<Range, 2> ranges_;
   size_t range_count_ = 0;

@@ -168,11 +168,13 @@ class ChainBuilder {
 class FakeHost final : public DeviceHost {
  public:
   void interrupt() noexcept override { ++interrupts; }
+  int interruptFd() const noexcept override { return interrupt_fd; }
   void needsReset(std::string_view why) noexcept override { reset_reason = why; }
   void configChanged() noexcept override { ++config_changes; }
   void notifyLater() noexcept override { ++later; }
 
   int interrupts = 0;
+  int interrupt_fd = -1;
   int later = 0;
   int config_changes = 0;
   std::optional<std::string> reset_reason;

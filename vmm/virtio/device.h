@@ -15,6 +15,7 @@
 #include <vector>
 
 #include "base/bytes.h"
+#include "base/fd.h"
 #include "vmm/memory/guest_memory.h"
 #include "vmm/virtio/queue/queue.h"
 
@@ -28,6 +29,7 @@ enum class DeviceType : uint32_t {
   kRng = 4,
   kBalloon = 5,
   kVsock = 19,
+  kFs = 26,
 };
 
 // virtio 1.2 §6: what the transport and the queues implement for every device.
@@ -42,7 +44,10 @@ class DeviceHost {
  public:
   virtual ~DeviceHost() = default;
   virtual void interrupt() noexcept = 0;  // used buffers (§2.9)
-  // The driver broke a rule: no queue is looked at again until it resets the device (§2.1.1).
+  // What interrupt() writes to, for devices that let another process interrupt the guest.
+  virtual int interruptFd() const noexcept = 0;
+  // The driver (or a back end) broke a rule: no queue is looked at again until it resets the device
+  // (§2.1.1).
   virtual void needsReset(std::string_view why) noexcept = 0;
   // The device's configuration is another than before (§2.5); the driver will read it.
   virtual void configChanged() noexcept = 0;
@@ -66,6 +71,8 @@ class Device {
 
   virtual DeviceType type() const noexcept = 0;
   virtual uint64_t features() const noexcept = 0;  // the device's own, without kTransportFeatures
+  // Which of kTransportFeatures there are: fewer when somebody else works on the queues.
+  virtual uint64_t transportFeatures() const noexcept { return kTransportFeatures; }
   virtual std::span<const uint16_t> queueSizes() const noexcept = 0;  // greatest size of each queue
   // How many of them, from the first on, a driver must set up; activate() gets those it did.
   virtual size_t requiredQueues() const noexcept { return queueSizes().size(); }
@@ -76,11 +83,16 @@ class Device {
     copyConfig(config(), offset, into);
   }
   virtual void writeConfig(uint64_t, std::span<const std::byte>) noexcept {}
+  // One for each queue when another process works on the queues (vhost-user): it is notified
+  // through these instead of notify(), and interrupts the guest itself.
+  virtual std::span<const Fd> queueNotifyFds() const noexcept { return {}; }
 
   virtual void activate(Activation&& activation) noexcept = 0;
   virtual void notify() noexcept = 0;  // the driver notified one of the queues, no matter which
   virtual void reset() noexcept = 0;   // back to before activate(); queues are gone
 
+  // Whether a snapshot can hold this device.
+  virtual bool canSave() const noexcept { return true; }
   // Ends what is under way, so that no chain is in the device's hands and guest memory is at rest:
   // before saving, with the vCPUs stopped, and before memory is saved.
   virtual void quiesce() noexcept {}

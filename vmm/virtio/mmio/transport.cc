@@ -134,7 +134,10 @@ uint32_t MmioTransport::readRegister(uint64_t offset) noexcept {
     case kQueueReady:
       return queue_select_ < queues_.size() && queues_[queue_select_].ready ? 1 : 0;
     case kInterruptStatus:
-      return interrupt_status_.load(std::memory_order_acquire);
+      // Who interrupts without passing through here cannot set the bit; a look at the rings for
+      // nothing does no harm.
+      return interrupt_status_.load(std::memory_order_acquire) |
+             (device_.queueNotifyFds().empty() ? 0 : kInterruptUsedBuffer);
     case kStatus:
       return status_.load(std::memory_order_acquire);
     case kConfigGeneration:
@@ -170,7 +173,7 @@ void MmioTransport::writeRegister(uint64_t offset, uint32_t value) noexcept {
       queue_select_ = value;
       return;
     case kQueueNotify:  // usually caught by the ioeventfd
-      return signal(notify_fd_);
+      return notifyQueue(value);
     case kInterruptAck:
       interrupt_status_.fetch_and(~value, std::memory_order_acq_rel);
       return;
@@ -179,6 +182,12 @@ void MmioTransport::writeRegister(uint64_t offset, uint32_t value) noexcept {
     default:
       return writeQueueRegister(offset, value);
   }
+}
+
+void MmioTransport::notifyQueue(uint32_t queue) noexcept {
+  const auto own = device_.queueNotifyFds();
+  if (own.empty()) return signal(notify_fd_);
+  if (queue < own.size()) signal(own[queue]);
 }
 
 // §3.1.1 step 4: only between DRIVER and FEATURES_OK.
@@ -303,7 +312,7 @@ void MmioTransport::needsReset(std::string_view why) noexcept {
   if ((status_.fetch_or(kNeedsReset, std::memory_order_acq_rel) & kNeedsReset) != 0) return;
   static RateLimit limit;
   if (limit.allow())
-    log::warning(fmt::format("virtio {}: driver broke the ring, needs reset", why));
+    log::warning(fmt::format("virtio {}: stopped until the driver resets it", why));
   device_thread_.post([this] {
     if (!active_ || !statusHas(kNeedsReset)) return;
     device_.reset();

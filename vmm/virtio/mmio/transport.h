@@ -34,9 +34,10 @@ class MmioTransport final : public BusDevice, private DeviceHost {
  public:
   MmioTransport(GuestMemory& memory, Device& device, DeviceThread& device_thread);
 
-  // For KVM: written by the guest's QueueNotify; makes the interrupt.
+  // For KVM: written by the guest's QueueNotify (unless the device has descriptors of its own for
+  // that, Device::queueNotifyFds); makes the interrupt.
   int notifyFd() const { return notify_fd_.get(); }
-  int interruptFd() const { return interrupt_fd_.get(); }
+  int interruptFd() const noexcept override { return interrupt_fd_.get(); }
 
   // vCPU threads.
   void read(uint64_t offset, std::span<std::byte> into) noexcept override;
@@ -65,10 +66,11 @@ class MmioTransport final : public BusDevice, private DeviceHost {
   void writeQueueRegister(uint64_t offset, uint32_t value) noexcept;
   void writeFeatures(uint32_t value) noexcept;
   void writeStatus(uint32_t value) noexcept;
+  void notifyQueue(uint32_t queue) noexcept;
   void resetAll() noexcept;
   bool activate() noexcept;
   bool statusHas(uint32_t bits) const noexcept;
-  uint64_t offered() const noexcept { return device_.features() | kTransportFeatures; }
+  uint64_t offered() const noexcept { return device_.features() | device_.transportFeatures(); }
   void ignored(const char* what) noexcept;
 
   GuestMemory& memory_;

@@ -109,6 +109,7 @@ class Queue {
   Queue& operator=(Queue&&) noexcept = default;
 
   uint16_t size() const noexcept { return layout_.size; }
+  const QueueLayout& layout() const noexcept { return layout_; }
   bool broken() const noexcept { return broken_; }
   // How many requests the driver has made available and nobody has popped.
   uint16_t available() noexcept;
