@@ -6,6 +6,7 @@
 #include <nlohmann/json.hpp>
 
 #include "base/error.h"
+#include "cli/client/filters.h"
 #include "cli/commands/context.h"
 #include "cli/terminal/format.h"
 
@@ -17,17 +18,6 @@ namespace {
 
 std::string networkPath(const std::string& name, const std::string& rest = "") {
   return "/networks/" + urlEncode(name) + rest;
-}
-
-json filtersOf(const std::vector<std::string>& items) {
-  json filters = json::object();
-  for (const auto& item : items) {
-    const size_t equals = item.find('=');
-    if (equals == std::string::npos)
-      throw Exit{1, fmt::format("invalid filter \"{}\" (expected name=value)", item)};
-    filters[item.substr(0, equals)].push_back(item.substr(equals + 1));
-  }
-  return filters;
 }
 
 json keyValues(const std::vector<std::string>& items) {
@@ -46,9 +36,8 @@ struct ListOptions {
 };
 
 void listCommand(Context& context, const ListOptions& o) {
-  const json filters = filtersOf(o.filters);
-  const json networks = context.engine().get(
-      withQuery("/networks", {{"filters", filters.empty() ? "" : filters.dump()}}));
+  const json networks =
+      context.engine().get(withQuery("/networks", {{"filters", filtersQuery(o.filters)}}));
   std::vector<json> rows;
   for (const auto& network : networks) {
     const std::string id = network["Id"];
@@ -134,9 +123,8 @@ void removeCommand(Context& context, bool force, const std::vector<std::string>&
 }
 
 void pruneCommand(Context& context, const std::vector<std::string>& filters) {
-  const json wanted = filtersOf(filters);
   const json pruned = context.engine().post(
-      withQuery("/networks/prune", {{"filters", wanted.empty() ? "" : wanted.dump()}}), json());
+      withQuery("/networks/prune", {{"filters", filtersQuery(filters)}}), json());
   const json& deleted = pruned.at("NetworksDeleted");
   if (deleted.empty()) return;
   std::cout << "Deleted Networks:\n";
