@@ -274,9 +274,13 @@ TEST_F(RealVm, NetworkReachesTheHostAndPublishedPortsReachTheGuest) {
 }
 
 TEST_F(RealVm, BuildStepsMakeLayers) {
-  VmStepRunner runner(resources_, nullptr,
-                      [this](const std::vector<image::Digest>&) { return rootDisk(); },
-                      {root_.path() + "/build", 128, 1, uint64_t{1} << 30});
+  VmStepRunner::Options options;
+  options.work_directory = root_.path() + "/build";
+  options.memory_mib = 128;
+  options.writable_bytes = uint64_t{1} << 30;
+  VmStepRunner runner(
+      resources_, nullptr, [this](const std::vector<image::Digest>&) { return rootDisk(); },
+      options);
   const auto session = runner.open({}, {});
   std::string text;
   const build::OutputFunction collect = [&](build::OutputStream, std::string_view bytes) {
@@ -293,7 +297,8 @@ TEST_F(RealVm, BuildStepsMakeLayers) {
   session->readLayer(tar);
   EXPECT_THAT(tar.text, HasSubstr("from-stdin"));
   EXPECT_THAT(tar.text, HasSubstr("heredoc\n"));
-  step = {{"/bin/sh", "-c", "cat /from-stdin"}, {"PATH=/bin"}, "/", "", ""};
+  step.arguments = {"/bin/sh", "-c", "cat /from-stdin"};
+  step.stdin_text.clear();
   text.clear();
   EXPECT_EQ(session->run(step, collect).exit_code, 0);
   EXPECT_EQ(text, "heredoc\n");
