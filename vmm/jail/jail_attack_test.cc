@@ -155,12 +155,12 @@ Outcome tryIt(const std::function<bool()>& attack, std::optional<SeccompFilter::
   if (child == 0) {
     try {
       dup2(pipe.second.get(), kKeptFd);
-      const SeccompFilter devices(SeccompFilter::Kind::kDevices), vcpu(SeccompFilter::Kind::kVcpu);
+      const SeccompFilter filter(kind.value_or(SeccompFilter::Kind::kDevices));
       closeUnknownDescriptors({kKeptFd});
       dup2(STDIN_FILENO, STDERR_FILENO);  // the test's own output stays readable
       reportViolations(kKeptFd);
       enterJail(geteuid() == 0 ? kJailUid : 0, geteuid() == 0 ? kJailUid : 0);
-      if (kind) (*kind == SeccompFilter::Kind::kDevices ? devices : vcpu).applyToThisThread();
+      if (kind) filter.applyToThisThread();
     } catch (const std::exception& error) {
       [[maybe_unused]] const ssize_t put = write(kKeptFd, error.what(), std::strlen(error.what()));
       _exit(1);
@@ -192,18 +192,36 @@ std::vector<Case> filteredCases() {
   std::vector<Case> cases;
   for (const auto* list : {&attacks(), &attacksOnTheKernel()}) {
     for (const Attack& attack : *list) {
-      cases.push_back({&attack, SeccompFilter::Kind::kDevices});
-      cases.push_back({&attack, SeccompFilter::Kind::kVcpu});
+      for (const auto kind : {SeccompFilter::Kind::kDevices, SeccompFilter::Kind::kVcpu,
+                              SeccompFilter::Kind::kDiskIo}) {
+        cases.push_back({&attack, kind});
+      }
     }
   }
   return cases;
 }
 
+struct KindNames {
+  const char* test;
+  const char* said;
+};
+KindNames namesOf(SeccompFilter::Kind kind) {
+  switch (kind) {
+    case SeccompFilter::Kind::kDevices:
+      return {"Devices", "the device thread"};
+    case SeccompFilter::Kind::kVcpu:
+      return {"Vcpu", "a vCPU thread"};
+    case SeccompFilter::Kind::kDiskIo:
+      break;
+  }
+  return {"DiskIo", "a disk thread"};
+}
+
 class JailAttack : public ::testing::TestWithParam<Case> {};
 INSTANTIATE_TEST_SUITE_P(Filtered, JailAttack, ::testing::ValuesIn(filteredCases()),
                          [](const auto& each) {
-                           const bool vcpu = each.param.kind == SeccompFilter::Kind::kVcpu;
-                           return std::string(vcpu ? "Vcpu" : "Devices") + each.param.attack->name;
+                           return std::string(namesOf(each.param.kind).test) +
+                                  each.param.attack->name;
                          });
 
 TEST_P(JailAttack, EndsTheProcessAndSaysWhatItWas) {
@@ -212,10 +230,8 @@ TEST_P(JailAttack, EndsTheProcessAndSaysWhatItWas) {
   const Outcome outcome = tryIt(attack->succeeds, kind);
   ASSERT_TRUE(WIFEXITED(outcome.status)) << outcome.status << " " << outcome.said;
   EXPECT_EQ(WEXITSTATUS(outcome.status), kViolationExitStatus) << outcome.said;
-  const bool vcpu = kind == SeccompFilter::Kind::kVcpu;
   EXPECT_THAT(outcome.said, HasSubstr(std::string(R"({"reason":"error","detail":"jail: )") +
-                                      (vcpu ? "a vCPU thread" : "the device thread") + " called " +
-                                      attack->call + " ("));
+                                      namesOf(kind).said + " called " + attack->call + " ("));
 }
 
 class JailWithoutFilter : public ::testing::TestWithParam<const Attack*> {};

@@ -106,7 +106,8 @@ class Text {
 };
 
 std::string_view kindName(uint32_t kind) {
-  constexpr std::array<std::string_view, 2> kKinds{"the device thread", "a vCPU thread"};
+  constexpr std::array<std::string_view, 3> kKinds{"the device thread", "a vCPU thread",
+                                                   "a disk thread"};
   return kind < kKinds.size() ? kKinds[kind] : "a thread";
 }
 
