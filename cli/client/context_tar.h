@@ -16,13 +16,13 @@ struct ContextOptions {
   std::string dockerfile;          // relative to the folder; empty when outside
   std::string outside_dockerfile;  // contents, when it is not in the folder
   std::string outside_name;
-  std::string outside_ignore;  // <Dockerfile>.dockerignore beside it; empty: the folder's own
+  std::string outside_ignore = {};  // <Dockerfile>.dockerignore beside it; empty: the folder's own
   // Folders of named contexts (--build-context): each below `prefix`, with its own ignore file.
   struct Folder {
     std::string folder;
     std::string prefix;
   };
-  std::vector<Folder> others;
+  std::vector<Folder> others = {};
 };
 void writeContext(const ContextOptions& options, Sink& out);
 
