@@ -95,6 +95,11 @@ Device* Machine::addDevice(std::unique_ptr<Device> device) {
 
 void Machine::attach(std::unique_ptr<virtio::Device> device) {
   const auto slot = static_cast<uint32_t>(transports_.size());
+  if (slot >= layout::kMaxVirtioDevices) {  // each has an interrupt pin of its own
+    throw Error(ErrorKind::kInvalidArgument,
+                fmt::format("build the VM: more than {} devices; give it fewer disks or networks",
+                            layout::kMaxVirtioDevices));
+  }
   const uint64_t base = layout::kVirtioBase + slot * layout::kVirtioStride;
   auto transport = std::make_unique<virtio::MmioTransport>(memory_, *device, loop_thread_);
   mmio_.attach(base, layout::kVirtioBytes, *transport);

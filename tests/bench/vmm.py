@@ -87,7 +87,7 @@ def command(vmm, options, task, console, disk=None, tap=None, memory=GUEST_MEMOR
                                 "segments": [{"fd": 13, "file_offset": 0, "disk_offset": 0, "length": size}]}]
         if tap is not None:
             fds.append((14, tap, "<"))
-            config["net"] = {"tap_fd": 14, "mac": MAC}
+            config["nets"] = [{"tap_fd": 14, "mac": MAC}]
         return hull_vm(options, options.initrd, line, fds, **config)
     devices = ["-chardev", f"file,id=c0,path={console}", "-device", "virtio-serial-device", "-device", "virtconsole,chardev=c0"]
     if disk:
