@@ -1,9 +1,9 @@
 // What clients ask of networks and endpoints, as typed values.
+#include <algorithm>
 #include <charconv>
 
 #include "base/error.h"
 #include "daemon/engine/json_fields.h"
-#include "daemon/engine/names.h"
 #include "daemon/engine/networks.h"
 
 namespace hull::engine {
@@ -13,11 +13,30 @@ using fields::Json;
 namespace {
 
 constexpr size_t kMaxLabels = 1024;
+constexpr size_t kMaxNameBytes = 255;
 constexpr const char* kMtuOption = "com.docker.network.driver.mtu";
 constexpr const char* kOptionPrefix = "com.docker.network.bridge.";
 
 [[noreturn]] void invalid(const std::string& message) {
   throw Error(ErrorKind::kInvalidArgument, message);
+}
+
+// As containers' names, but one character is enough.
+std::string checkedNetworkName(const std::string& name) {
+  if (name.empty()) invalid("network name cannot be empty");
+  const auto is_plain = [](unsigned char c) {
+    return (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z') || (c >= '0' && c <= '9');
+  };
+  const bool fits =
+      is_plain(static_cast<unsigned char>(name.front())) &&
+      std::all_of(name.begin(), name.end(), [&](char c) {
+        return is_plain(static_cast<unsigned char>(c)) || c == '_' || c == '.' || c == '-';
+      });
+  if (!fits || name.size() > kMaxNameBytes) {
+    invalid("Invalid network name (" + name.substr(0, kMaxNameBytes) +
+            "), only [a-zA-Z0-9][a-zA-Z0-9_.-] are allowed");
+  }
+  return name;
 }
 
 bool booleanOption(const std::string& name, const std::string& value) {
@@ -93,9 +112,7 @@ void readPool(const Json& pool, NetworkSpec& spec) {
 NetworkRecord parseNetworkRequest(std::string_view body) {
   const Json request = fields::parseObject(body, "the network's configuration");
   NetworkRecord record;
-  record.name = fields::text(request, "Name");
-  if (record.name.empty()) invalid("network name cannot be empty");
-  record.name = checkedName(record.name);
+  record.name = checkedNetworkName(fields::text(request, "Name"));
   if (record.name == "host" || record.name == "default" || record.name == "container") {
     throw Error(ErrorKind::kForbidden,
                 "operation is not permitted on predefined " + record.name + " network");

@@ -99,6 +99,17 @@ printf 'FROM debian\nNONSENSE\n' >"$folder/context/Bad"
 check "build error" 1 'NONSENSE' docker build -f "$folder/context/Bad" "$folder/context"
 check "images" 0 'built' docker images
 check "networks" 0 '172.17.0.1' docker network inspect bridge -f '{{(index .IPAM.Config 0).Gateway}}'
+check "network create" 0 '^[0-9a-f]{64}$' docker network create --subnet 10.9.0.0/24 --label a=b app
+check "network's name in use" 1 'already exists' docker network create app
+check "network filter" 0 '^app$' docker network ls --filter label=a=b --format '{{.Name}}'
+check "member" 0 '^[0-9a-f]{64}$' docker run -d --name member --network app --network-alias www debian sh -c 'while :; do sleep 0.05; done'
+check "member's address" 0 '^10.9.0.2$' docker inspect -f '{{.NetworkSettings.Networks.app.IPAddress}}' member
+check "network connect" 0 '^$' docker network connect bridge member
+check "members" 0 '^member$' docker network inspect app -f '{{range .Containers}}{{.Name}}{{end}}'
+check "network in use" 1 'active endpoints' docker network rm app
+check "network disconnect" 0 '^$' docker network disconnect app member
+check "network rm" 0 '^app$' docker network rm app
+check "member rm" 0 '^member$' docker rm -f member
 check "events" 0 'container (create|start|die)' bash -c 'docker run --rm debian true; docker events --since 10s --until 0s'
 check "healthy" 0 '^healthy$' bash -c "docker run -d --name hc --health-cmd true --health-interval 100ms debian sleep 100 >/dev/null && until docker ps --filter health=healthy --format x | grep -q x; do sleep 0.1; done; docker inspect -f '{{.State.Health.Status}}' hc"
 check "health in ps" 0 '\(healthy\)' docker ps --filter name=hc
