@@ -246,6 +246,8 @@ std::vector<std::string> optionWarnings(const Json& host) {
     if (!value) return false;
     if (value->is_boolean()) return value->get<bool>();
     if (value->is_number()) return value->get<double>() != 0;
+    // json::empty() is false for every string.
+    if (value->is_string()) return !value->get_ref<const std::string&>().empty();
     return !value->empty();
   };
   for (const char* key : {"BlkioWeight", "BlkioWeightDevice", "BlkioDeviceReadBps",
