@@ -129,11 +129,10 @@ TEST_F(OptionsTest, DeviceRulesDecideWhatANodeIsGoodFor) {
     options.device_rules = {{'a', -1, -1, 1}, {'c', 1, 3, 7},    {'c', 1, 5, 2}, {'c', 5, 0, 7},
                             {'c', 5, 2, 7},   {'c', 136, -1, 7}, {'c', 1, 8, 7}, {'c', 1, 9, 7}};
   });
-  auto start = machine->shell(
+  const auto start = machine->shell(
       "echo x > /dev/null && echo null; head -c 1 /dev/zero | wc -c;"
       "echo x > /dev/zero || echo read-only; head -c 1 /dev/full || echo closed;"
       "mknod /tmp/loop b 7 0 && echo made; head -c 1 /tmp/loop || echo closed");
-  start.capabilities = ~uint64_t{0};
   const auto outcome = machine->run(start);
   EXPECT_EQ(outcome.out, "null\n1\nread-only\nclosed\nmade\nclosed\n") << outcome.err;
 }

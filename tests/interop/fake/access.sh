@@ -97,7 +97,7 @@ check "update" 0 '^live$' "$hull" update --restart always live
 check "update of nothing" 1 'one or more flags' "$hull" update live
 check "diff" 0 '^C /etc$' "$hull" diff live
 check "stats" 0 '12MiB / 512MiB' bash -c "$hull run -d --name st debian sleep 60 >/dev/null; $hull stats --no-stream; $hull rm -f st >/dev/null"
-check "health options" 0 '"Interval":1500000000.*"Retries":4' bash -c "$hull create --name h --health-cmd true --health-interval 1.5s --health-retries 4 debian >/dev/null; $hull inspect -f '{{json .Config.Healthcheck}}' h; $hull rm h >/dev/null"
+check "health options" 0 '"Interval":1500000000.*"Retries":4' bash -c "$hull create --name hc --health-cmd true --health-interval 1.5s --health-retries 4 debian >/dev/null; $hull inspect -f '{{json .Config.Healthcheck}}' hc; $hull rm hc >/dev/null"
 check "a bad duration" 125 'no duration' "$hull" create --health-interval 5x debian
 check "events since" 0 'container create' "$hull" events --since 1m --until 0s --filter type=container
 check "df" 0 'Images .*Containers' "$hull" system df

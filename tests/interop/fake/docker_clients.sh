@@ -121,7 +121,7 @@ check "no log" 1 'does not support reading' bash -c "docker run --name nolog --l
 check "restarts give up" 0 '^1 2$' bash -c "docker run -d --name re --restart on-failure:2 debian sh -c 'exit 1' >/dev/null; docker wait re >/dev/null; until [[ \$(docker inspect -f '{{.State.Status}}' re) == exited ]]; do sleep 0.1; done; docker inspect -f '{{.State.ExitCode}} {{.RestartCount}}' re; docker rm re >/dev/null"
 check "options are accepted" 0 '^ok$' docker run --rm --init --sysctl net.core.somaxconn=9 --ulimit nofile=99 --shm-size 8m --cap-drop all --security-opt no-new-privileges --oom-score-adj 5 --group-add 5 --tmpfs /scratch --storage-opt size=1g debian echo ok
 check "a host device is refused" 125 'no device of the host' docker run --rm --device /dev/sda debian true
-check "wait conditions" 0 '^4$' bash -c "docker run -d --name w debian sh -c 'sleep 0.3; exit 4' >/dev/null; docker wait w; docker rm w >/dev/null"
+check "wait conditions" 0 '^4$' bash -c "docker run -d --name ww debian sh -c 'sleep 0.3; exit 4' >/dev/null; docker wait ww; docker rm ww >/dev/null"
 check "prune of containers" 0 'Deleted Containers' bash -c "docker create debian true >/dev/null; docker container prune -f"
 check "df" 0 'Images' docker system df
 check "prune" 0 'Total reclaimed space' docker system prune -f
