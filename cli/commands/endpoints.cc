@@ -184,13 +184,13 @@ void addCompletion(CLI::App& app, Context& context) {
 
   auto* hidden = app.add_subcommand("__complete", "");
   hidden->group("");
-  hidden->prefix_command();
-  hidden->parse_complete_callback([&app, &context, hidden] {
-    std::vector<std::string> words = hidden->remaining();
-    if (!words.empty() && words.front() == "--") words.erase(words.begin());
+  // Behind "--", where nothing is an option of ours.
+  auto typed = std::make_shared<std::vector<std::string>>();
+  hidden->add_option("WORD", *typed);
+  hidden->callback([&app, &context, typed] {
     try {
       for (const auto& line : completions(
-               app, words, [&](const std::string& kind) { return namesOf(context, kind); })) {
+               app, *typed, [&](const std::string& kind) { return namesOf(context, kind); })) {
         std::cout << line << "\n";
       }
     } catch (const std::exception&) {

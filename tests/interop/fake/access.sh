@@ -67,7 +67,7 @@ check "another one by default" 0 'Server: Hull' bash -c "$hull context use lab &
 check "contexts are listed" 0 'lab \* +The lab +tcp://' "$hull" context ls
 check "the current one stays" 1 'in use' "$hull" context rm lab
 check "unless forced" 0 'lab' "$hull" context rm -f lab
-check "a bad endpoint" 1 'expected' "$hull" context create bad --host ftp://x
+check "a bad endpoint" 125 'expected' "$hull" context create bad --host ftp://x
 check "dial-stdio" 0 'HTTP/1.1 200 OK' bash -c "printf 'GET /_ping HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n' | $hull system dial-stdio"
 
 check "metrics" 0 'hull_containers\{state="running"\} 0.*hull_api_requests_total\{code="2xx"\} [1-9]' curl -sf "$metrics"
