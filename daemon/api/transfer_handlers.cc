@@ -212,9 +212,14 @@ void save(Exchange& exchange, Engine& engine, const std::vector<std::string>& na
   if (names.empty()) {
     throw Error(ErrorKind::kInvalidArgument, "no image named: field names is empty");
   }
-  for (const auto& name : names) publish(engine, "save", engine.images().get(name).id.text(), name);
   LateSink out(exchange);
   engine.parts().save(engine.images(), names, out);
+  for (const auto& name : names) {
+    // A name without a tag may have meant all its tags, and none of them "latest".
+    if (const auto image = engine.images().find(name)) {
+      publish(engine, "save", image->id.text(), name);
+    }
+  }
 }
 
 void distribution(Exchange& exchange, Engine& engine) {
