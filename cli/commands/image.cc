@@ -6,6 +6,7 @@
 #include <nlohmann/json.hpp>
 
 #include "base/error.h"
+#include "cli/client/filters.h"
 #include "cli/commands/context.h"
 #include "cli/commands/image.h"
 #include "cli/terminal/format.h"
@@ -120,18 +121,24 @@ void addTag(CLI::App& app, Context& context) {
 }
 
 void addContainerPrune(CLI::App& app, Context& context) {
-  auto force = std::make_shared<bool>(false);
+  struct Options {
+    bool force = false;
+    std::vector<std::string> filters;
+  };
+  auto o = std::make_shared<Options>();
   auto* command = app.add_subcommand("prune", "Remove stopped containers");
-  command->add_flag("-f,--force", *force, "Do not ask");
-  command->callback([&context, force] {
-    if (!*force) {
-      std::cerr << "WARNING! This will remove all stopped containers.\n"
-                   "Are you sure you want to continue? [y/N] ";
-      std::string answer;
-      std::getline(std::cin, answer);
-      if (answer != "y" && answer != "Y") return;
+  command->add_flag("-f,--force", o->force, "Do not ask");
+  addList(command, "--filter", o->filters, "Filter, like until=24h or label=key");
+  command->callback([&context, o] {
+    if (!confirmed("This will remove all stopped containers.", o->force)) return;
+    const json result = context.engine().post(
+        withQuery("/containers/prune", {{"filters", filtersQuery(o->filters)}}), json());
+    const json deleted = result.value("ContainersDeleted", json());
+    if (deleted.is_array() && !deleted.empty()) {
+      std::cout << "Deleted Containers:\n";
+      for (const json& id : deleted) std::cout << id.get<std::string>() << "\n";
+      std::cout << "\n";
     }
-    const json result = context.engine().post("/containers/prune", json());
     std::cout << "Total reclaimed space: " << humanSize(result.value("SpaceReclaimed", 0.0))
               << "\n";
   });

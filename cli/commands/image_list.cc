@@ -9,6 +9,7 @@
 #include <nlohmann/json.hpp>
 
 #include "base/error.h"
+#include "cli/client/filters.h"
 #include "cli/commands/context.h"
 #include "cli/commands/image.h"
 #include "cli/terminal/format.h"
@@ -29,17 +30,6 @@ std::string localTime(int64_t unix_seconds, const char* form) {
   char text[64];
   strftime(text, sizeof text, form, &parts);
   return text;
-}
-
-json queryFilters(const std::vector<std::string>& texts) {
-  json filters = json::object();
-  for (const auto& text : texts) {
-    const size_t equals = text.find('=');
-    if (equals == std::string::npos)
-      throw Exit{1, fmt::format("invalid filter \"{}\" (expected name=value)", text)};
-    filters[text.substr(0, equals)].push_back(text.substr(equals + 1));
-  }
-  return filters;
 }
 
 struct ImagesOptions {
@@ -150,12 +140,12 @@ void printTree(const json& images) {
 void imagesCommand(Context& context, const ImagesOptions& o) {
   if (o.tree && (o.quiet || o.no_trunc || o.digests || !o.format.empty()))
     throw Exit{1, "--tree shows its own columns: leave out -q, --no-trunc, --digests and --format"};
-  json filters = queryFilters(o.filters);
-  if (!o.name.empty()) filters["reference"].push_back(o.name);
-  const json images = context.engine().get(
-      withQuery("/images/json", {{"all", o.all ? "1" : ""},
-                                 {"manifests", o.tree ? "1" : ""},
-                                 {"filters", filters.empty() ? "" : filters.dump()}}));
+  std::vector<std::string> filters = o.filters;
+  if (!o.name.empty()) filters.push_back("reference=" + o.name);
+  const json images =
+      context.engine().get(withQuery("/images/json", {{"all", o.all ? "1" : ""},
+                                                      {"manifests", o.tree ? "1" : ""},
+                                                      {"filters", filtersQuery(filters)}}));
   if (o.tree) return printTree(images);
   std::vector<json> rows;
   for (const auto& image : images) addImageRows(rows, image, o);
@@ -244,19 +234,16 @@ void addImagePrune(CLI::App& app, Context& context) {
   command->add_flag("-f,--force", o->force, "Do not ask");
   addList(command, "--filter", o->filters, "Filter: until=TIME; label=, label!=KEY[=VALUE]");
   command->callback([&context, o] {
-    json filters = queryFilters(o->filters);
-    if (!o->force) {
-      std::cerr << "WARNING! This will remove all "
-                << (o->all ? "images without at least one container associated to them."
-                           : "dangling images.")
-                << "\nAre you sure you want to continue? [y/N] ";
-      std::string answer;
-      std::getline(std::cin, answer);
-      if (answer != "y" && answer != "Y") return;
+    if (!confirmed(std::string("This will remove all ") +
+                       (o->all ? "images without at least one container associated to them."
+                               : "dangling images."),
+                   o->force)) {
+      return;
     }
-    filters["dangling"] = {o->all ? "false" : "true"};
-    const json result =
-        context.engine().post(withQuery("/images/prune", {{"filters", filters.dump()}}), json());
+    std::vector<std::string> filters = o->filters;
+    filters.push_back(o->all ? "dangling=false" : "dangling=true");
+    const json result = context.engine().post(
+        withQuery("/images/prune", {{"filters", filtersQuery(filters)}}), json());
     const json deleted = result.value("ImagesDeleted", json());
     if (deleted.is_array() && !deleted.empty()) {
       std::cout << "Deleted Images:\n";
