@@ -99,10 +99,26 @@ void tag(Exchange& exchange, Engine& engine) {
   exchange.empty(201);
 }
 
+// What the store's blobs and layers take. Removing an image already collects what it leaves, so
+// only the difference tells what a prune gave back.
+uint64_t storedBytes(image::ImageStore& images) {
+  uint64_t total = 0;
+  images.blobs().forEach([&](const image::Digest&, uint64_t size) { total += size; });
+  images.layers().forEach([&](const image::Digest& diff_id) {
+    try {
+      total += images.layers().dataBytes(diff_id);
+    } catch (const Error& error) {
+      if (error.kind() != ErrorKind::kNotFound) throw;  // removed meanwhile
+    }
+  });
+  return total;
+}
+
 void prune(Exchange& exchange, Engine& engine) {
   const Filters filters(exchange.request().query.get("filters"),
                         {"dangling", "label", "label!", "until"});
   const bool only_dangling = filters.flag("dangling", true);
+  const uint64_t before = storedBytes(engine.images());
   Json deleted = Json::array();
   for (const auto& image : engine.images().list()) {
     if (only_dangling && !image.tags.empty()) continue;
@@ -123,9 +139,10 @@ void prune(Exchange& exchange, Engine& engine) {
       continue;  // in use or gone meanwhile
     }
   }
-  const auto collected = engine.images().collectGarbage();
+  engine.images().collectGarbage();
+  const uint64_t after = std::min(before, storedBytes(engine.images()));
   exchange.json(200, dump({{"ImagesDeleted", deleted.empty() ? Json() : deleted},
-                           {"SpaceReclaimed", collected.bytes}}));
+                           {"SpaceReclaimed", before - after}}));
 }
 
 }  // namespace
