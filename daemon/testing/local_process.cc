@@ -12,6 +12,7 @@
 #include <array>
 #include <filesystem>
 #include <thread>
+#include <utility>
 
 #include "base/error.h"
 #include "base/file.h"
@@ -128,7 +129,8 @@ void LocalProcess::wait() {
     stdin_.reset();
     changed_.notify_all();
   }
-  exited_(code);
+  // Once: what it holds is the machine, which holds this process.
+  std::exchange(exited_, nullptr)(code);
 }
 
 std::optional<int> LocalProcess::exitCode() const {
