@@ -31,7 +31,7 @@ check() {
   shift 3
   output=$(timeout 60 "$@" 2>&1)
   code=$?
-  if [[ $code == "$status" && $output =~ $pattern ]]; then
+  if [[ $code =~ ^($status)$ && $output =~ $pattern ]]; then
     passed=$((passed + 1))
   else
     failed=$((failed + 1))
@@ -48,7 +48,8 @@ check "large output is complete" 0 '^3000000$' bash -c 'docker run --rm debian h
 check "large input is complete" 0 '^3000000$' bash -c 'head -c 3000000 /dev/zero | docker run --rm -i debian wc -c'
 check "short runs lose nothing" 0 '^20$' bash -c 'for i in $(seq 20); do docker run --rm debian echo x; done | grep -c x'
 check "missing program" 127 'executable file not found' docker run --rm debian nosuchprogram
-check "not a program" 126 'is a directory' docker run --rm debian /etc
+# 20.10 knows no 126 for a directory, and asks the engine less about a file that is not there.
+check "not a program" '125|126' 'is a directory' docker run --rm debian /etc
 check "unknown image" 125 'nosuchimage' docker run --rm localhost:1/nosuchimage true
 check "host network is refused" 125 'publish its ports' docker run --rm --network host debian true
 check "terminal" 0 '/dev/pts' docker run --rm -t debian tty
@@ -67,7 +68,7 @@ check "inspect" 0 '^running 172.17.0.*1.*b$' docker inspect -f '{{.State.Status}
 echo content >"$folder/f"
 check "cp into a running container" 0 '' docker cp "$folder/f" web:/etc/f
 check "cp out of it" 0 'content' bash -c "docker cp web:/etc/f - | tar -xO"
-check "cp of nothing" 1 'Could not find the file' docker cp web:/nosuch -
+check "cp of nothing" 1 'Could not find the file|No such container:path' docker cp web:/nosuch -
 check "diff" 0 '/etc/f' docker diff web
 check "commit" 0 'sha256:' docker commit web mine:1
 check "limits are updated" 0 'web' docker update --cpus 0.5 --pids-limit 50 --restart always web
@@ -113,7 +114,8 @@ check "member rm" 0 '^member$' docker rm -f member
 check "events" 0 'container (create|start|die)' bash -c 'docker run --rm debian true; docker events --since 10s --until 0s'
 check "healthy" 0 '^healthy$' bash -c "docker run -d --name hc --health-cmd true --health-interval 100ms debian sleep 100 >/dev/null && until docker ps --filter health=healthy --format x | grep -q x; do sleep 0.1; done; docker inspect -f '{{.State.Health.Status}}' hc"
 check "health in ps" 0 '\(healthy\)' docker ps --filter name=hc
-check "its events" 0 'health_status: healthy' docker events --since 60s --until 0s --filter container=hc
+# The state is seen before the event is published.
+check "its events" 0 'health_status: healthy' bash -c "until docker events --since 60s --until 0s --filter container=hc | grep 'health_status: healthy'; do sleep 0.1; done"
 check "its end" 0 'hc' docker rm -f hc
 check "log limits" 0 '^b$' bash -c "docker run --rm --log-opt max-size=1k --log-opt max-file=2 debian echo b"
 check "unknown log option" 125 'unknown log opt' docker run --rm --log-opt nosuch=1 debian true
