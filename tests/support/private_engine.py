@@ -131,7 +131,8 @@ class PrivateEngine:
         return [int(pid) for pid in engine_command("sh", "-c", script).out.split()]
 
     def taps(self):
-        return re.findall(r"hull-[0-9a-z]+", self.inside("ip", "-o", "link").out)
+        """The network cards of containers, on the host's side: one for each network, and one to spare."""
+        return re.findall(r"\bht[0-9a-z]+-[0-9a-f]+", self.inside("ip", "-o", "link").out)
 
     def close(self):
         names = self.hull("ps", "-aq", check=False).out.split()
