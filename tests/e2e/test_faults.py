@@ -168,7 +168,7 @@ class KilledEngine(FaultTest):
         client = self.begin(self.hulld, "build", "-t", "hull-test/made", "-")
         client.stdin.write(data)
         client.stdin.close()
-        while (line := client.stdout.readline().decode()).strip() != "under way":
+        while not (line := client.stderr.readline().decode()).strip().endswith("under way"):
             self.assertNotEqual(line, "", "the build ended early")
         self.assertEqual(len(self.hulld.machines()), 1)
         self.hulld.kill()
