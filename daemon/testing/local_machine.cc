@@ -130,15 +130,17 @@ class LocalVm final : public Vm {
   }
 
   static void endMachine(const std::shared_ptr<Machine>& machine, const VmExit& exit) {
-    std::vector<std::shared_ptr<LocalProcess>> processes;
+    // The machine is remembered by its end alone (last_vm_exit): what it ran goes with it.
+    std::map<std::string, std::shared_ptr<LocalProcess>> processes;
     {
       const std::lock_guard lock(machine->mutex);
       if (machine->exit) return;
       machine->exit = exit;
-      for (const auto& [id, process] : machine->processes) processes.push_back(process);
+      processes.swap(machine->processes);
+      machine->exited.clear();
       if (machine->on_exit) machine->on_exit(exit);
     }
-    for (const auto& process : processes) {
+    for (const auto& [id, process] : processes) {
       try {
         process->signal(SIGKILL, true);
       } catch (const Error&) {
@@ -171,10 +173,9 @@ class LocalVm final : public Vm {
     }
     process->begin([machine = machine_, container, id = start.process](int code) {
       const std::lock_guard lock(machine->mutex);
+      if (machine->exit) return;
       machine->exited.insert(id);
-      if (machine->on_process_exit && !machine->exit) {
-        machine->on_process_exit(container, {id, code, false});
-      }
+      if (machine->on_process_exit) machine->on_process_exit(container, {id, code, false});
     });
     return guest::ProcessStarted{static_cast<uint32_t>(process->pid())};
   }

@@ -7,6 +7,7 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 #include <netinet/in.h>
+#include <poll.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
 #include <sys/wait.h>
@@ -240,7 +241,9 @@ TEST_F(RealVm, NetworkReachesTheHostAndPublishedPortsReachTheGuest) {
   NetworkOptions options;
   options.state_directory = root_.path() + "/network";
   const auto network = Network::create(options);
-  Attachment attachment = network->attach(kContainer, {});
+  EndpointSpec endpoint;
+  endpoint.reaches_host = true;  // no other host is there in this test's network namespace
+  Attachment attachment = network->attach(kContainer, endpoint);
   const auto vm = start(&attachment);
   createContainer(*vm, &attachment);
 
@@ -251,6 +254,8 @@ TEST_F(RealVm, NetworkReachesTheHostAndPublishedPortsReachTheGuest) {
                std::to_string(SocketAddress::local(listener.get()).port()) +
                " </dev/null; echo | nc -l -p 80 > /got; cat /got");
   output.begin(streamsOf(*vm));
+  pollfd arrival{listener.get(), POLLIN, 0};
+  ASSERT_EQ(poll(&arrival, 1, static_cast<int>(std::chrono::milliseconds(kPatience).count())), 1);
   const Fd from_guest(accept4(listener.get(), nullptr, nullptr, SOCK_CLOEXEC));
   writeFull(from_guest.get(), "from the host\n");
   shutdown(from_guest.get(), SHUT_RDWR);
