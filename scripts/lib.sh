@@ -48,7 +48,8 @@ missing_packages() {
 first_available() {
   local package
   for package in ${1//|/ }; do
-    apt-cache show "$package" >/dev/null 2>&1 && { echo "$package"; return; }
+    # Names that others only mention are shown as nothing, without an error.
+    [[ -n $(apt-cache show "$package" 2>/dev/null) ]] && { echo "$package"; return; }
   done
   echo "${1%%|*}"
 }
