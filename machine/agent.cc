@@ -1,6 +1,5 @@
 #include "machine/agent.h"
 
-#include <arpa/inet.h>
 #include <fcntl.h>
 #include <signal.h>
 #include <sys/epoll.h>
@@ -18,6 +17,8 @@
 #include "base/error.h"
 #include "base/file.h"
 #include "base/log.h"
+#include "machine/address.h"
+#include "machine/datagrams.h"
 #include "machine/exec.h"
 #include "machine/mux.h"
 #include "machine/relay.h"
@@ -51,25 +52,11 @@ bool startsWith(std::string_view& text, std::string_view prefix) {
   return true;
 }
 
-// "127.0.0.1:8080". Only numbers: names are the asker's business.
 Fd connectTcp(std::string_view target) {
-  const size_t colon = target.rfind(':');
-  sockaddr_in address{};
-  address.sin_family = AF_INET;
-  uint16_t port = 0;
-  const std::string host(target.substr(0, colon));
-  const std::string_view digits = colon == std::string_view::npos ? "" : target.substr(colon + 1);
-  const auto parsed = std::from_chars(digits.data(), digits.data() + digits.size(), port);
-  if (parsed.ec != std::errc() || parsed.ptr != digits.data() + digits.size() || port == 0 ||
-      inet_pton(AF_INET, host.c_str(), &address.sin_addr) != 1) {
-    throw Error(ErrorKind::kInvalidArgument,
-                "connect to " + std::string(target) + ": want ADDRESS:PORT");
-  }
-  address.sin_port = htons(port);
-  Fd socket(::socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0));
+  const SocketAddress address = parseTarget(target);
+  Fd socket(::socket(address.family(), SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0));
   if (!socket) throw sysError("create socket");
-  if (::connect(socket.get(), reinterpret_cast<sockaddr*>(&address), sizeof address) < 0 &&
-      errno != EINPROGRESS) {
+  if (::connect(socket.get(), address.get(), address.length) < 0 && errno != EINPROGRESS) {
     throw sysError("connect to " + std::string(target));
   }
   return socket;
@@ -115,6 +102,7 @@ class Agent {
       if (startsWith(target, "tcp:")) {
         return Relay::accept(loop_, *mux_, stream, connectTcp(target));
       }
+      if (startsWith(target, "udp:")) return serveDatagrams(loop_, *mux_, stream, target);
       if (startsWith(target, "exec:")) return serveExec(loop_, *mux_, stream, target);
       if (startsWith(target, "clock:")) setClock(target);
       if (target == "poweroff") loop_.stop();

@@ -196,29 +196,34 @@ TEST(Publish, ReadsARequest) {
   EXPECT_EQ(request.address, "127.0.0.1");
   EXPECT_EQ(request.port, 8080);
   EXPECT_EQ(request.target, "127.0.0.1:9");
+  EXPECT_FALSE(request.udp);
+  EXPECT_TRUE(parsePublishRequest(R"({"publish":{"port":53,"protocol":"udp","target":"x"}})").udp);
 }
 
 TEST(Publish, RefusesOtherThings) {
   for (const char* bad :
        {"", "{", "[]", "{}", R"({"publish":7})", R"({"publish":{"port":"80","target":"x"}})",
         R"({"publish":{"port":65536,"target":"x"}})", R"({"publish":{"port":-1,"target":"x"}})",
-        R"({"publish":{"port":80}})", R"({"publish":{"port":80,"protocol":"udp","target":"x"}})"}) {
+        R"({"publish":{"port":80}})",
+        R"({"publish":{"port":80,"protocol":"sctp","target":"x"}})"}) {
     EXPECT_THROW(parsePublishRequest(bad), Error) << bad;
   }
 }
 
 TEST(Publish, AnyFreePortAndAPortInUse) {
-  const BoundPort first = bindPort("127.0.0.1", 0);
-  EXPECT_NE(first.port, 0);
-  try {
-    bindPort("127.0.0.1", first.port);
-    FAIL() << "a port in use was bound";
-  } catch (const Error& error) {
-    EXPECT_EQ(error.kind(), ErrorKind::kConflict);
-    EXPECT_EQ(std::string(error.what()),
-              "bind 127.0.0.1:" + std::to_string(first.port) + ": Address already in use");
+  for (const bool udp : {false, true}) {
+    const BoundPort first = bindPort({"127.0.0.1", 0, udp, ""});
+    EXPECT_NE(first.port, 0);
+    try {
+      bindPort({"127.0.0.1", first.port, udp, ""});
+      FAIL() << "a port in use was bound";
+    } catch (const Error& error) {
+      EXPECT_EQ(error.kind(), ErrorKind::kConflict);
+      EXPECT_EQ(std::string(error.what()),
+                "bind 127.0.0.1:" + std::to_string(first.port) + ": Address already in use");
+    }
+    EXPECT_THROW(bindPort({"localhost", 0, udp, ""}), Error);
   }
-  EXPECT_THROW(bindPort("localhost", 0), Error);
 }
 
 TEST(Machine, WhatIsNotRunningHasNoSocketAndNothingToStop) {

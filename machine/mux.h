@@ -5,7 +5,7 @@
 //
 // What a stream reaches is named when it is opened (the opener's side decides who serves it):
 //   host → machine   "unix:/run/hull/hulld.sock"  "tcp:127.0.0.1:8080"  "exec:{…}" (exec.h)
-//                    "clock:<seconds>.<nanoseconds>"  "poweroff"
+//                    "udp:127.0.0.1:5353" (datagrams.h)  "clock:<seconds>.<nanoseconds>"  "poweroff"
 //   machine → host   "hello:{…}" (the agent is up)  "publish" (ports.h)
 //
 // One event loop, one thread. A Mux outlives its streams' handlers only in that it drops them.

@@ -13,6 +13,7 @@
 
 #include "base/error.h"
 #include "base/file.h"
+#include "machine/datagrams.h"
 #include "machine/exec.h"
 #include "machine/relay.h"
 
@@ -40,6 +41,9 @@ class Channel : public ::testing::Test {
 
   std::shared_ptr<StreamEvents> serve(uint32_t stream, std::string_view target) {
     if (target.starts_with("exec:")) return serveExec(loop_, *machine_, stream, target.substr(5));
+    if (target.starts_with("udp:")) {
+      return serveDatagrams(loop_, *machine_, stream, target.substr(4));
+    }
     if (target != "served") return nullptr;
     return Relay::accept(loop_, *machine_, stream, connectUnix(directory_.path() + "/served"));
   }
@@ -228,6 +232,71 @@ TEST_F(Channel, HundredsOfConnectionsLoseNothing) {
 }
 
 // What a hostile machine could send.
+// A published UDP port: a relay on the host whose conversations go over the channel.
+class Datagrams : public Channel {
+ protected:
+  Fd socketOn(uint16_t port, bool connected) {
+    Fd made(socket(AF_INET, SOCK_DGRAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0));
+    const auto address = *SocketAddress::parse("127.0.0.1", port);
+    EXPECT_EQ((connected ? ::connect : ::bind)(made.get(), address.get(), address.length), 0);
+    return made;
+  }
+  std::string receive(const Fd& from, SocketAddress* sender = nullptr) {
+    SocketAddress address;
+    std::string bytes(kMaxDatagramBytes, '\0');
+    EXPECT_TRUE(until([&] {
+      address.length = sizeof address.storage;
+      const ssize_t got =
+          recvfrom(from.get(), bytes.data(), bytes.size(), 0, address.get(), &address.length);
+      if (got >= 0) bytes.resize(static_cast<size_t>(got));
+      return got >= 0;
+    }));
+    if (sender != nullptr) *sender = address;
+    return bytes;
+  }
+
+  Fd server_ = socketOn(0, false);
+  std::string target_ =
+      "udp:127.0.0.1:" + std::to_string(SocketAddress::local(server_.get()).port());
+};
+
+TEST_F(Datagrams, EachSenderGetsItsOwnAnswersWhole) {
+  Fd bound = socketOn(0, false);
+  const uint16_t port = SocketAddress::local(bound.get()).port();
+  UdpRelay relay(loop_, std::move(bound), [&](UdpRelay::Answer answer) {
+    return converseOver(*host_, target_, std::move(answer));
+  });
+  const Fd one = socketOn(port, true), two = socketOn(port, true);
+  const std::string large(60'000, 'l');
+  for (const auto& [client, text] : {std::pair{&one, std::string("first")},
+                                     {&two, large},
+                                     {&one, std::string()},
+                                     {&two, std::string("last")}}) {
+    ASSERT_EQ(::send(client->get(), text.data(), text.size(), 0),
+              static_cast<ssize_t>(text.size()));
+    SocketAddress sender;
+    EXPECT_EQ(receive(server_, &sender), text);
+    sendto(server_.get(), text.data(), text.size(), 0, sender.get(), sender.length);
+    EXPECT_EQ(receive(*client), text);
+  }
+  EXPECT_EQ(host_->streams(), 2U);
+}
+
+TEST_F(Datagrams, WhatIsRefusedEndsTheConversationAndTheNextOneIsNew) {
+  std::string answered;
+  const auto refused =
+      converseOver(*host_, "nowhere", [&](std::string_view datagram) { answered = datagram; });
+  ASSERT_NE(refused, nullptr);
+  EXPECT_TRUE(until([&] { return !refused->send("x"); }));
+  EXPECT_EQ(host_->streams(), 0U);
+  auto kept =
+      converseOver(*host_, target_, [&](std::string_view datagram) { answered = datagram; });
+  kept->send("hello");
+  EXPECT_EQ(receive(server_), "hello");
+  kept.reset();
+  EXPECT_TRUE(until([&] { return machine_->streams() == 0; }));
+}
+
 class Hostile : public ::testing::Test {
  protected:
   Hostile() {

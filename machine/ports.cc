@@ -1,6 +1,5 @@
 #include "machine/ports.h"
 
-#include <arpa/inet.h>
 #include <netinet/in.h>
 #include <netinet/tcp.h>
 #include <sys/epoll.h>
@@ -9,8 +8,12 @@
 #include <cerrno>
 #include <cstring>
 #include <nlohmann/json.hpp>
+#include <optional>
 
 #include "base/error.h"
+#include "base/socket_address.h"
+#include "base/udp_relay.h"
+#include "machine/datagrams.h"
 #include "machine/relay.h"
 
 namespace hull::machine {
@@ -27,7 +30,7 @@ class Publication final : public StreamEvents, public std::enable_shared_from_th
 
   void onData(std::string_view bytes) override {
     mux_.consumed(stream_, bytes.size());
-    if (bound_.listener || answered_) return;  // one request only; the rest is nobody's
+    if (answered_) return;  // one request only; the rest is nobody's
     line_.append(bytes.substr(0, kMaxPublishRequestBytes + 1 - line_.size()));
     const size_t end = line_.find('\n');
     if (end != std::string::npos) return publish(std::string_view(line_).substr(0, end));
@@ -44,10 +47,17 @@ class Publication final : public StreamEvents, public std::enable_shared_from_th
   void publish(std::string_view line) {
     try {
       const PublishRequest request = parsePublishRequest(line);
-      bound_ = bindPort(request.address, request.port);
-      target_ = "tcp:" + request.target;
-      watch();
-      answer({{"ok", true}, {"port", bound_.port}});
+      BoundPort bound = bindPort(request);
+      target_ = (request.udp ? "udp:" : "tcp:") + request.target;
+      if (request.udp) {
+        relay_.emplace(loop_, std::move(bound.socket), [this](UdpRelay::Answer answer) {
+          return converseOver(mux_, target_, std::move(answer));
+        });
+      } else {
+        listener_ = std::move(bound.socket);
+        watch();
+      }
+      answer({{"ok", true}, {"port", bound.port}});
     } catch (const Error& error) {
       answer({{"error", error.what()}});
     }
@@ -56,34 +66,36 @@ class Publication final : public StreamEvents, public std::enable_shared_from_th
     answered_ = true;
     mux_.send(stream_,
               message.dump(-1, ' ', false, nlohmann::json::error_handler_t::replace) + "\n");
-    if (!bound_.listener) mux_.fin(stream_);
+    if (!published()) mux_.fin(stream_);
   }
 
   void watch() {
-    loop_.add(bound_.listener.get(), EPOLLIN,
+    loop_.add(listener_.get(), EPOLLIN,
               [self = shared_from_this()](uint32_t) { self->acceptOne(); });
   }
   void acceptOne() {
-    Fd client(accept4(bound_.listener.get(), nullptr, nullptr, SOCK_CLOEXEC | SOCK_NONBLOCK));
+    Fd client(accept4(listener_.get(), nullptr, nullptr, SOCK_CLOEXEC | SOCK_NONBLOCK));
     if (client) {
       const int on = 1;
       setsockopt(client.get(), IPPROTO_TCP, TCP_NODELAY, &on, sizeof on);
       Relay::open(loop_, mux_, target_, std::move(client));
     } else if (errno == EMFILE || errno == ENFILE || errno == ENOMEM || errno == ENOBUFS) {
       // Level-triggered: without a pause this would spin until a descriptor is free.
-      loop_.remove(bound_.listener.get());
+      loop_.remove(listener_.get());
       loop_.after(std::chrono::milliseconds(kRetryMilliseconds), [self = shared_from_this()] {
-        if (self->bound_.listener && !self->loop_.watches(self->bound_.listener.get())) {
+        if (self->listener_ && !self->loop_.watches(self->listener_.get())) {
           self->watch();
         }
       });
     }
   }
+  bool published() const { return listener_ || relay_; }
   void end() {
-    if (!bound_.listener) return;
     const auto self = shared_from_this();
-    loop_.remove(bound_.listener.get());
-    bound_.listener.reset();
+    relay_.reset();
+    if (!listener_) return;
+    loop_.remove(listener_.get());
+    listener_.reset();
   }
 
   EventLoop& loop_;
@@ -92,7 +104,8 @@ class Publication final : public StreamEvents, public std::enable_shared_from_th
   std::string line_;
   std::string target_;
   bool answered_ = false;
-  BoundPort bound_;
+  Fd listener_;                    // of TCP
+  std::optional<UdpRelay> relay_;  // of UDP
 };
 
 }  // namespace
@@ -101,11 +114,13 @@ PublishRequest parsePublishRequest(std::string_view line) {
   try {
     const auto json = nlohmann::json::parse(line);
     const auto& body = json.at("publish");
-    if (const std::string protocol = body.value("protocol", "tcp"); protocol != "tcp") {
+    const std::string protocol = body.value("protocol", "tcp");
+    if (protocol != "tcp" && protocol != "udp") {
       throw Error(ErrorKind::kNotSupported,
-                  "publish: only tcp goes through hull machine, not " + protocol);
+                  "publish: tcp and udp go through hull machine, not " + protocol);
     }
     PublishRequest request;
+    request.udp = protocol == "udp";
     request.address = body.value("address", "0.0.0.0");
     const auto port = body.at("port").get<int64_t>();
     if (port < 0 || port > 65535) {
@@ -119,38 +134,27 @@ PublishRequest parsePublishRequest(std::string_view line) {
   }
 }
 
-BoundPort bindPort(const std::string& address, uint16_t port) {
-  sockaddr_storage storage{};
-  auto* four = reinterpret_cast<sockaddr_in*>(&storage);
-  auto* six = reinterpret_cast<sockaddr_in6*>(&storage);
-  socklen_t size = 0;
-  if (inet_pton(AF_INET, address.c_str(), &four->sin_addr) == 1) {
-    four->sin_family = AF_INET;
-    four->sin_port = htons(port);
-    size = sizeof *four;
-  } else if (inet_pton(AF_INET6, address.c_str(), &six->sin6_addr) == 1) {
-    six->sin6_family = AF_INET6;
-    six->sin6_port = htons(port);
-    size = sizeof *six;
-  } else {
-    throw Error(ErrorKind::kInvalidArgument, "bind " + address + ": not an address");
+BoundPort bindPort(const PublishRequest& request) {
+  const auto address = SocketAddress::parse(request.address, request.port);
+  if (!address) {
+    throw Error(ErrorKind::kInvalidArgument, "bind " + request.address + ": not an address");
   }
-  const std::string what = "bind " + address + ":" + std::to_string(port);
+  const std::string what = "bind " + request.address + ":" + std::to_string(request.port);
+  const int type = request.udp ? SOCK_DGRAM : SOCK_STREAM;
   BoundPort bound;
-  bound.listener.reset(socket(storage.ss_family, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0));
-  if (!bound.listener) throw sysError(what);
+  bound.socket.reset(socket(address->family(), type | SOCK_CLOEXEC | SOCK_NONBLOCK, 0));
+  if (!bound.socket) throw sysError(what);
   const int on = 1;
-  setsockopt(bound.listener.get(), SOL_SOCKET, SO_REUSEADDR, &on, sizeof on);
-  if (storage.ss_family == AF_INET6) {
-    setsockopt(bound.listener.get(), IPPROTO_IPV6, IPV6_V6ONLY, &on, sizeof on);
+  // Of UDP two could then have one port.
+  if (!request.udp) setsockopt(bound.socket.get(), SOL_SOCKET, SO_REUSEADDR, &on, sizeof on);
+  if (address->family() == AF_INET6) {
+    setsockopt(bound.socket.get(), IPPROTO_IPV6, IPV6_V6ONLY, &on, sizeof on);
   }
-  auto* general = reinterpret_cast<sockaddr*>(&storage);
-  if (bind(bound.listener.get(), general, size) < 0 ||
-      listen(bound.listener.get(), kListenBacklog) < 0 ||
-      getsockname(bound.listener.get(), general, &size) < 0) {
+  if (bind(bound.socket.get(), address->get(), address->length) < 0 ||
+      (!request.udp && listen(bound.socket.get(), kListenBacklog) < 0)) {
     throw sysError(what);
   }
-  bound.port = ntohs(storage.ss_family == AF_INET ? four->sin_port : six->sin6_port);
+  bound.port = SocketAddress::local(bound.socket.get()).port();
   return bound;
 }
 

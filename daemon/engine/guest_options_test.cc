@@ -6,6 +6,7 @@
 #include <nlohmann/json.hpp>
 
 #include "base/error.h"
+#include "base/testing/refusal.h"
 #include "daemon/engine/container_spec.h"
 #include "daemon/engine/cpu_placement.h"
 #include "daemon/engine/seccomp_profile.h"
@@ -20,21 +21,11 @@ using ::testing::HasSubstr;
 using ::testing::IsEmpty;
 using ::testing::Not;
 
-template <typename Work>
-std::string refusal(Work&& work, ErrorKind kind = ErrorKind::kInvalidArgument) {
-  try {
-    work();
-  } catch (const Error& error) {
-    EXPECT_EQ(error.kind(), kind) << error.what();
-    return error.what();
-  }
-  return "accepted";
-}
 std::string limitRefusal(const char* text) {
   return refusal([&] { readLimits(json::parse(text)); });
 }
 std::string guestRefusal(const char* text, ErrorKind kind = ErrorKind::kInvalidArgument) {
-  return refusal([&] { readGuest(json::parse(text)); }, kind);
+  return refusal(kind, [&] { readGuest(json::parse(text)); });
 }
 
 TEST(LimitSpecTest, CpuLimitsAreQuotasOfAPeriod) {

@@ -6,6 +6,7 @@
 #include <nlohmann/json.hpp>
 
 #include "base/error.h"
+#include "base/testing/refusal.h"
 #include "daemon/engine/health.h"
 
 namespace hull::engine {
@@ -16,17 +17,6 @@ using std::chrono::seconds;
 using ::testing::ElementsAre;
 using ::testing::HasSubstr;
 using ::testing::IsEmpty;
-
-template <typename Work>
-std::string refusal(Work&& work, ErrorKind kind = ErrorKind::kInvalidArgument) {
-  try {
-    work();
-  } catch (const Error& error) {
-    EXPECT_EQ(error.kind(), kind) << error.what();
-    return error.what();
-  }
-  return "accepted";
-}
 
 HealthSpec health(const char* text) {
   return readHealth({{"Healthcheck", json::parse(text)}});
@@ -113,7 +103,7 @@ TEST(LogSpecTest, DriversAndTheirLimits) {
 }
 
 TEST(LogSpecTest, WhatCannotBeIsRefusedByName) {
-  EXPECT_THAT(refusal([] { logOf(R"({"Type":"syslog"})"); }, ErrorKind::kNotSupported),
+  EXPECT_THAT(refusal(ErrorKind::kNotSupported, [] { logOf(R"({"Type":"syslog"})"); }),
               HasSubstr("no log driver named 'syslog'"));
   EXPECT_THAT(refusal([] { logOf(R"({"Type":"json-file","Config":{"nonsense":"1"}})"); }),
               HasSubstr("unknown log opt 'nonsense' for json-file log driver"));

@@ -19,7 +19,7 @@
 #include "base/fd.h"
 #include "daemon/network/dns_message.h"
 #include "daemon/network/name_table.h"
-#include "daemon/network/socket_address.h"
+#include "base/socket_address.h"
 #include "daemon/network/tcp_relay.h"
 
 namespace hull::engine {

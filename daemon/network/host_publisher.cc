@@ -15,7 +15,7 @@ constexpr timeval kAnswerTimeout{20, 0};
 }  // namespace
 
 HostPort publishOnHost(const std::string& socket_path, const std::string& address, uint16_t port,
-                       uint16_t target_port) {
+                       const std::string& protocol, uint16_t target_port) {
   HostPort published;
   published.connection = connectUnix(socket_path);
   const int fd = published.connection.get();
@@ -23,7 +23,7 @@ HostPort publishOnHost(const std::string& socket_path, const std::string& addres
   const nlohmann::json request{{"publish",
                                 {{"address", address},
                                  {"port", port},
-                                 {"protocol", "tcp"},
+                                 {"protocol", protocol},
                                  {"target", "127.0.0.1:" + std::to_string(target_port)}}}};
   const std::string text = request.dump() + "\n";
   if (send(fd, text.data(), text.size(), MSG_NOSIGNAL) != static_cast<ssize_t>(text.size())) {

@@ -17,8 +17,8 @@ struct HostPort {
   uint16_t port = 0;
 };
 
-// kConflict when the port is taken.
+// `protocol`: tcp or udp. kConflict when the port is taken.
 HostPort publishOnHost(const std::string& socket_path, const std::string& address, uint16_t port,
-                       uint16_t target_port);
+                       const std::string& protocol, uint16_t target_port);
 
 }  // namespace hull::engine

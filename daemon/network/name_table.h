@@ -16,7 +16,7 @@
 #include "daemon/network/dns_message.h"
 #include "daemon/network/leases.h"
 #include "daemon/network/network.h"
-#include "daemon/network/socket_address.h"
+#include "base/socket_address.h"
 
 namespace hull::engine {
 

@@ -19,7 +19,7 @@
 #include "daemon/network/name_table.h"
 #include "daemon/network/published_ports.h"
 #include "daemon/network/tcp_relay.h"
-#include "daemon/network/udp_relay.h"
+#include "base/udp_relay.h"
 
 namespace hull::engine {
 namespace {
@@ -358,68 +358,6 @@ TEST_F(RelayTest, ResetReachesTheOtherSide) {
   setsockopt(client.get(), SOL_SOCKET, SO_LINGER, &hard, sizeof hard);
   client.reset();
   EXPECT_EQ(readAllOf(peer.get()), "");
-}
-
-// --- datagrams ---
-
-class UdpRelayTest : public testing::Test {
- protected:
-  uint16_t start(uint16_t target, UdpRelayLimits limits = {}) {
-    Fd bound = bindUdp(*SocketAddress::parse("127.0.0.1", 0));
-    const uint16_t port = SocketAddress::local(bound.get()).port();
-    relay_ = loop_.run([&] {
-      return std::make_unique<UdpRelay>(loop_.loop(), std::move(bound),
-                                        *SocketAddress::parse("127.0.0.1", target), limits);
-    });
-    return port;
-  }
-  static Fd client(uint16_t port) {
-    Fd made = udpSocket("127.0.0.1");
-    const auto to = *SocketAddress::parse("127.0.0.1", port);
-    EXPECT_EQ(connect(made.get(), to.get(), to.length), 0);
-    return made;
-  }
-  size_t flows() {
-    return loop_.run([&] { return relay_->flows(); });
-  }
-  void TearDown() override {
-    loop_.run([&] { relay_.reset(); });
-  }
-  LoopThread loop_;
-  std::unique_ptr<UdpRelay> relay_;
-};
-
-TEST_F(UdpRelayTest, EachSenderGetsItsOwnAnswers) {
-  const Fd server = udpSocket("127.0.0.1");
-  const uint16_t port = start(SocketAddress::local(server.get()).port());
-  const Fd one = client(port), two = client(port);
-  char buffer[16] = {};
-  for (const Fd* sender : {&one, &two, &one}) {
-    const char name = sender == &one ? '1' : '2';
-    ASSERT_EQ(send(sender->get(), &name, 1, 0), 1);
-    SocketAddress from;
-    from.length = sizeof from.storage;
-    ASSERT_EQ(recvfrom(server.get(), buffer, sizeof buffer, 0, from.get(), &from.length), 1);
-    sendto(server.get(), buffer, 1, 0, from.get(), from.length);
-    ASSERT_EQ(recv(sender->get(), buffer, sizeof buffer, 0), 1);
-    EXPECT_EQ(buffer[0], name);
-  }
-  EXPECT_EQ(flows(), 2u);
-}
-
-TEST_F(UdpRelayTest, TheSenderIdleLongestMakesPlaceAndAllAreForgotten) {
-  const Fd server = udpSocket("127.0.0.1");
-  const uint16_t port =
-      start(SocketAddress::local(server.get()).port(), {2, std::chrono::milliseconds(50)});
-  std::vector<Fd> senders;
-  char buffer[16] = {};
-  for (int i = 0; i < 5; ++i) {
-    senders.push_back(client(port));
-    ASSERT_EQ(send(senders.back().get(), "x", 1, 0), 1);
-    ASSERT_EQ(recv(server.get(), buffer, sizeof buffer, 0), 1);
-    EXPECT_LE(flows(), 2u);
-  }
-  while (flows() != 0) std::this_thread::yield();
 }
 
 // --- published ports ---

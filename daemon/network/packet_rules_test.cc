@@ -20,7 +20,7 @@
 #include "base/subprocess.h"
 #include "daemon/network/links.h"
 #include "daemon/network/network.h"
-#include "daemon/network/socket_address.h"
+#include "base/socket_address.h"
 
 namespace hull::engine {
 namespace {

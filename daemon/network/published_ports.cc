@@ -1,10 +1,10 @@
 #include "daemon/network/published_ports.h"
 
 #include "base/error.h"
+#include "base/udp_relay.h"
 #include "daemon/network/address.h"
 #include "daemon/network/host_publisher.h"
 #include "daemon/network/tcp_relay.h"
-#include "daemon/network/udp_relay.h"
 
 namespace hull::engine {
 
@@ -40,10 +40,6 @@ PublishedPorts::~PublishedPorts() {
 std::unique_ptr<PublishedPorts::Port> PublishedPorts::open(uint32_t guest,
                                                            const PortMapping& wanted) {
   const bool through_machine = !publisher_.empty(), udp = wanted.protocol == "udp";
-  if (through_machine && udp) {
-    throw Error(ErrorKind::kNotSupported,
-                "UDP ports cannot be published through hull machine, TCP ports can");
-  }
   const auto address = SocketAddress::parse(through_machine ? "127.0.0.1" : wanted.host_address,
                                             through_machine ? 0 : wanted.host_port);
   if (!address) {
@@ -55,14 +51,17 @@ std::unique_ptr<PublishedPorts::Port> PublishedPorts::open(uint32_t guest,
   port->mapping.host_port_last = 0;
   port->mapping.host_port = SocketAddress::local(socket.get()).port();
   if (through_machine) {
-    port->on_host =
-        publishOnHost(publisher_, wanted.host_address, wanted.host_port, port->mapping.host_port);
+    port->on_host = publishOnHost(publisher_, wanted.host_address, wanted.host_port,
+                                  wanted.protocol, port->mapping.host_port);
     port->mapping.host_port = port->on_host.port;
   }
   const auto target = SocketAddress::parse(formatAddress(guest), wanted.guest_port);
   loop_.run([&] {
     if (udp) {
-      port->udp = std::make_unique<UdpRelay>(loop_.loop(), std::move(socket), *target);
+      port->udp = std::make_unique<UdpRelay>(
+          loop_.loop(), std::move(socket), [this, target](UdpRelay::Answer answer) {
+            return converseWith(loop_.loop(), *target, std::move(answer));
+          });
       return;
     }
     port->tcp = std::make_unique<TcpRelay>(

@@ -11,7 +11,7 @@
 
 #include "base/event_loop.h"
 #include "base/fd.h"
-#include "daemon/network/socket_address.h"
+#include "base/socket_address.h"
 
 namespace hull::engine {
 

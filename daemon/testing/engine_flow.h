@@ -9,6 +9,7 @@
 #include <thread>
 
 #include "base/file.h"
+#include "base/testing/refusal.h"
 #include "daemon/engine/engine.h"
 #include "daemon/testing/local_machine.h"
 #include "daemon/vm/output_log.h"
@@ -54,16 +55,6 @@ class EngineFlow : public ::testing::Test {
     std::string text;
     while (const auto entry = reader.next()) text += entry->text;
     return text;
-  }
-  template <typename Work>
-  std::string refusal(ErrorKind kind, Work&& work) {
-    try {
-      work();
-    } catch (const Error& error) {
-      EXPECT_EQ(error.kind(), kind) << error.what();
-      return error.what();
-    }
-    return "accepted";
   }
 
   TemporaryDirectory root_{"hull-engine"};

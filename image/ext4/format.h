@@ -3,14 +3,13 @@
 // Documentation/filesystems/ext4. Internal to image/ext4. Pure functions.
 #pragma once
 
-#include <ext2fs/ext2fs.h>
-
 #include <array>
 #include <cstddef>
 #include <cstdint>
 #include <cstring>
 #include <span>
 
+#include "image/ext4/ext2fs_api.h"
 #include "image/layer/index.h"
 
 namespace hull::ext4 {

@@ -23,7 +23,7 @@
 #include "base/file.h"
 #include "base/subprocess.h"
 #include "daemon/network/network.h"
-#include "daemon/network/socket_address.h"
+#include "base/socket_address.h"
 #include "daemon/network/tcp_relay.h"
 #include "daemon/vm/guest_files.h"
 #include "daemon/vm/process_output.h"

@@ -1,6 +1,5 @@
 #include "image/ext4/testing/disk_reader.h"
 
-#include <ext2fs/ext2fs.h>
 #include <fcntl.h>
 #include <sys/stat.h>
 #include <unistd.h>
@@ -10,6 +9,7 @@
 
 #include "base/error.h"
 #include "base/subprocess.h"
+#include "image/ext4/ext2fs_api.h"
 
 namespace hull::image::testing {
 namespace {

@@ -8,7 +8,7 @@
 #include <optional>
 #include <string>
 
-namespace hull::engine {
+namespace hull {
 
 struct SocketAddress {
   sockaddr_storage storage{};
@@ -26,4 +26,4 @@ struct SocketAddress {
   uint32_t ipv4() const;  // host byte order; 0 for another family
 };
 
-}  // namespace hull::engine
+}  // namespace hull

@@ -1,4 +1,4 @@
-#include "daemon/network/socket_address.h"
+#include "base/socket_address.h"
 
 #include <netdb.h>
 
@@ -6,7 +6,7 @@
 
 #include "base/error.h"
 
-namespace hull::engine {
+namespace hull {
 
 std::optional<SocketAddress> SocketAddress::parse(const std::string& host, uint16_t port) {
   addrinfo hints{};
@@ -41,4 +41,4 @@ uint32_t SocketAddress::ipv4() const {
   return ntohl(reinterpret_cast<const sockaddr_in*>(&storage)->sin_addr.s_addr);
 }
 
-}  // namespace hull::engine
+}  // namespace hull
