@@ -1,6 +1,9 @@
 """Networks of the user's own: names, isolation, connecting while a container runs, published ports."""
+import hashlib
 import json
+import os
 import socket
+import threading
 
 from harness import BUSYBOX, DEBIAN, EngineTest, hull, unique, wait_for
 
@@ -10,6 +13,16 @@ SERVE = "while :; do echo from-$HOSTNAME | nc -l -p 80 >/dev/null; done"
 # Answers each datagram to its sender.
 ECHO = ('socket(S, PF_INET, SOCK_DGRAM, 17); bind(S, sockaddr_in(53, INADDR_ANY)) or die; '
         'while (defined($from = recv(S, $bytes, 65535, 0))) { send(S, "re:$bytes", 0, $from) }')
+
+# Sends back what comes, on every connection at a time.
+ECHO_STREAMS = ('use IO::Select; socket(S, PF_INET, SOCK_STREAM, 6); bind(S, sockaddr_in(80, INADDR_ANY)) and listen(S, 1024) or die; '
+                '$all = IO::Select->new(*S); while (1) { for $one ($all->can_read) { '
+                'if ($one eq *S) { accept($new, S); $all->add($new); undef $new; next } '
+                'if (!sysread($one, $bytes, 65536)) { $all->remove($one); close $one; next } '
+                'for ($at = 0; $at < length $bytes;) { $put = syswrite($one, $bytes, length($bytes) - $at, $at); last if !$put; $at += $put } } }')
+CONNECTIONS = 500
+# Where the machine itself is emulated a gigabyte takes an hour.
+TRANSFER_MIB = 16 if "machine" in os.environ.get("HULL_HOST", "") else 1024
 
 
 class Networks(EngineTest):
@@ -92,3 +105,48 @@ class Networks(EngineTest):
         hull("rm", "-f", server)
         with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as again:
             again.bind(("127.0.0.1", port))  # given back
+
+    def test_many_connections_and_a_large_transfer_through_a_published_port(self):
+        server = self.container("-p", "127.0.0.1::80", "--", "perl", "-MSocket", "-e", ECHO_STREAMS, image=DEBIAN)
+        port = int(hull("port", server, "80").out.rsplit(":", 1)[1])
+
+        def connect():
+            client = socket.create_connection(("127.0.0.1", port), 60)
+            self.addCleanup(client.close)
+            client.settimeout(120)
+            return client
+
+        def echoes():
+            try:
+                with socket.create_connection(("127.0.0.1", port), 5) as client:
+                    client.settimeout(5)
+                    client.sendall(b"?")
+                    return client.recv(1) == b"?"
+            except OSError:
+                return False
+
+        wait_for(echoes, "the port answers")
+        clients = [connect() for _ in range(CONNECTIONS)]
+        for number, client in enumerate(clients):
+            client.sendall(b"%06d" % number)
+        for number, client in enumerate(clients):
+            self.assertEqual(client.recv(6, socket.MSG_WAITALL), b"%06d" % number)
+        for client in clients:
+            client.close()
+
+        client, piece, sent, received, left = connect(), os.urandom(1 << 20), hashlib.sha256(), hashlib.sha256(), TRANSFER_MIB << 20
+
+        def send():
+            for _ in range(TRANSFER_MIB):
+                sent.update(piece)
+                client.sendall(piece)
+
+        sender = threading.Thread(target=send)
+        sender.start()
+        while left > 0:
+            got = client.recv(1 << 20)
+            self.assertTrue(got, "the connection ended early")
+            received.update(got)
+            left -= len(got)
+        sender.join()
+        self.assertEqual(received.digest(), sent.digest())
