@@ -25,7 +25,7 @@ HULL = str(BIN / "hull")
 
 DEBIAN = "debian:bookworm-slim"
 BUSYBOX = "hull-test/busybox"
-COMMAND_SECONDS = 240  # a hang is a failure, not a slow test
+COMMAND_SECONDS = 480  # a hang is a failure, not a slow test
 
 
 class Result:
