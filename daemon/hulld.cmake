@@ -31,3 +31,8 @@ foreach(client "bookworm docker.io" "trixie docker-cli")
     COMMAND ${CMAKE_SOURCE_DIR}/tests/interop/fake/docker_release.sh $<TARGET_FILE:hulld-fake> ${client})
   set_tests_properties(docker_clients_${release} PROPERTIES LABELS interop SKIP_RETURN_CODE 77 TIMEOUT 900)
 endforeach()
+
+# What many containers leave behind, in small; scripts/bench soak is the big one.
+add_test(NAME engine_soak
+  COMMAND ${CMAKE_SOURCE_DIR}/tests/interop/fake/soak.sh $<TARGET_FILE:hulld-fake> 60 10)
+set_tests_properties(engine_soak PROPERTIES LABELS interop TIMEOUT 600)

@@ -6,6 +6,7 @@ One container is made by the engine; its row is copied, with other ids and names
 import argparse
 import http.client
 import json
+import os
 import pathlib
 import socket
 import sqlite3
@@ -16,6 +17,7 @@ import time
 
 CONTAINERS = 10_000
 ROUNDS = 20
+TARGET_MS = 100
 
 
 def request(path, method, target, body=None):
@@ -74,13 +76,14 @@ def main():
         engine.close()
         multiply(folder)
         engine = Engine(options.fake, folder)
-        result = {"containers": CONTAINERS, "engine_start_ms": round(engine.start_seconds * 1000)}
-        for name, target in (("ps", "/containers/json"), ("ps_label", '/containers/json?all=1&filters={"label":["nosuch"]}'),
-                             ("ps_last", "/containers/json?limit=10"), ("ps_all", "/containers/json?all=1")):
+        results = [{"id": "engine-start-10000-ms", "unit": "ms", "better": "lower", "value": round(engine.start_seconds * 1000)}]
+        for name, target in (("ps", "/containers/json"), ("ps-label", '/containers/json?all=1&filters={"label":["nosuch"]}'),
+                             ("ps-last", "/containers/json?limit=10"), ("ps-all", "/containers/json?all=1")):
             samples = [request(engine.socket, "GET", target.replace('"', "%22"))[0] * 1000 for _ in range(ROUNDS)]
-            result[f"{name}_ms"] = {"median": round(statistics.median(samples), 1), "most": round(max(samples), 1)}
+            results.append({"id": f"{name}-{CONTAINERS}-ms", "unit": "ms", "better": "lower", "value": round(statistics.median(samples), 1), "hull": samples, **({} if name == "ps-all" else {"target": TARGET_MS})})
         engine.close()
-        print(json.dumps(result))
+        host = {"cpus": os.cpu_count(), "kernel": os.uname().release, "load": os.getloadavg()[0]}
+        print(json.dumps({"host": host, "results": results}))
 
 
 if __name__ == "__main__":

@@ -135,8 +135,11 @@ def main():
     deadline = time.monotonic() + SETTLE_SECONDS
     while (left := leftovers(before, after := counts(options.pid, options.root))) and time.monotonic() < deadline:
         time.sleep(0.5)  # the last connections' threads end
-    print(json.dumps({"cycles": options.cycles, "parallel": options.parallel, "seconds": round(took, 1),
-                      "per_second": round(options.cycles / took, 2), "before": before, "after": after, "left": left}))
+    results = [{"id": "soak-kinds-left", "unit": "kinds of things", "better": "lower", "value": len(left)},
+               {"id": "soak-memory-growth-kib", "unit": "KiB", "better": "lower", "value": after["memory_kib"] - before["memory_kib"]},
+               {"id": "soak-runs-per-second", "unit": "1/s", "better": "higher", "value": round(options.cycles / took, 2)}]
+    host = {"cpus": os.cpu_count(), "kernel": os.uname().release, "load": os.getloadavg()[0]}
+    print(json.dumps({"host": host, "cycles": options.cycles, "parallel": options.parallel, "before": before, "after": after, "left": left, "results": results}))
     sys.exit(1 if left else 0)
 
 
