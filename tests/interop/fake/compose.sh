@@ -35,7 +35,6 @@ engine_pid=$!
 for _ in $(seq 100); do [[ -S $folder/s ]] && break; sleep 0.1; done
 
 cat >"$folder/compose.yml" <<'YAML'
-version: "3.7"
 services:
   web:
     image: debian
@@ -76,7 +75,7 @@ check "port" 0 ':8080' compose port web 80
 check "stop" 0 '' compose stop -t 2
 check "start" 0 '' compose start
 check "restart" 0 '' compose restart -t 2 web
-check "run" 3 '^once$' compose run --rm -T --no-deps job sh -c 'echo once; exit 3'
+check "run" 3 'once' compose run --rm -T --no-deps job sh -c 'echo once; exit 3'
 check "down" 0 '' compose down -v -t 2
 check "nothing is left" 0 '^$' compose ps -q
 
