@@ -16,9 +16,6 @@ foreach(version 1 2)
     COMMAND ${CMAKE_SOURCE_DIR}/tests/interop/fake/compose.sh $<TARGET_FILE:hulld-fake> ${version})
   set_tests_properties(compose_${version} PROPERTIES LABELS interop SKIP_RETURN_CODE 77 TIMEOUT 900)
 endforeach()
-add_test(NAME testcontainers
-  COMMAND ${CMAKE_SOURCE_DIR}/tests/interop/fake/testcontainers.sh $<TARGET_FILE:hulld-fake>)
-set_tests_properties(testcontainers PROPERTIES LABELS interop SKIP_RETURN_CODE 77 TIMEOUT 900)
 
 # The ways to an engine, and the command's own face.
 add_test(NAME engine_access

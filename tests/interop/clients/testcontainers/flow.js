@@ -3,14 +3,14 @@ const assert = require("node:assert");
 const { GenericContainer, Wait } = require("testcontainers");
 
 async function main() {
-  const container = await new GenericContainer("debian")
+  const container = await new GenericContainer("debian:bookworm-slim")
     .withCommand(["sh", "-c", "cat /etc/given; echo ready; exec sleep 1000"])
     .withCopyContentToContainer([{ content: "copied\n", target: "/etc/given" }])
     .withEnvironment({ GREETING: "hello" })
     .withLabels({ part: "test" })
     .withHealthCheck({ test: ["CMD-SHELL", "true"], interval: 500, retries: 3 })
     .withWaitStrategy(Wait.forAll([Wait.forLogMessage("ready"), Wait.forHealthCheck()]))
-    .withStartupTimeout(60000)
+    .withStartupTimeout(240000)
     .start();
   const result = await container.exec(["sh", "-c", "echo $GREETING; exit 4"]);
   assert.strictEqual(result.exitCode, 4);
