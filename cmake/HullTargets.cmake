@@ -5,7 +5,8 @@
 #   hull_static_program(NAME SOURCES… [PRIVATE libs…])
 #   hull_guest_program(NAME SOURCES…)               static, small, stripped, never sanitized or
 #     instrumented: it runs in a guest as its only program
-#   hull_test(NAME SOURCES… [PRIVATE libs…])        unit tests, label "unit", found by ctest
+#   hull_test(NAME SOURCES… [PRIVATE libs…] [THREADS])   unit tests, label "unit", found by ctest;
+#     with THREADS, of code that has threads: label "unit-threads", run with the thread sanitizer, too
 #   hull_fuzzer(NAME SOURCES… [PRIVATE libs…] [CORPUS dir])
 #     with HULL_FUZZ a libFuzzer program; otherwise a program that replays the corpus, as a test
 #     with the label "fuzz". Both call LLVMFuzzerTestOneInput.
@@ -81,14 +82,19 @@ function(hull_guest_program name)
 endfunction()
 
 function(hull_test name)
-  cmake_parse_arguments(A "" "" "SOURCES;PRIVATE" ${ARGN})
+  cmake_parse_arguments(A "THREADS" "" "SOURCES;PRIVATE" ${ARGN})
   add_executable(${name} ${A_SOURCES} ${A_UNPARSED_ARGUMENTS})
   hull_flags(${name})
+  set(label unit)
+  if(A_THREADS)
+    set(label unit-threads)
+    set_property(GLOBAL APPEND PROPERTY HULL_THREADED_TESTS ${name})
+  endif()
   # What is tested is optimized; the tests themselves compile in half the time without.
   target_compile_options(${name} PRIVATE "$<$<CONFIG:Release>:-O0;-U_FORTIFY_SOURCE>")
   target_link_libraries(${name} PRIVATE ${A_PRIVATE} GTest::gmock GTest::gtest_main)
   set_target_properties(${name} PROPERTIES RUNTIME_OUTPUT_DIRECTORY ${CMAKE_BINARY_DIR}/tests)
-  gtest_discover_tests(${name} DISCOVERY_MODE PRE_TEST PROPERTIES LABELS unit TIMEOUT 300)
+  gtest_discover_tests(${name} DISCOVERY_MODE PRE_TEST PROPERTIES LABELS ${label} TIMEOUT 300)
 endfunction()
 
 function(hull_fuzzer name)
