@@ -4,8 +4,11 @@
 #include <sys/socket.h>
 
 #include <array>
-#include <cerrno>
+#include <iterator>
 #include <nlohmann/json.hpp>
+#include <utility>
+
+#include "base/error.h"
 
 namespace hull::vmm {
 
@@ -33,21 +36,28 @@ void ControlServer::acceptClient() {
   if (!fd || clients_.size() >= kMaxClients) return;
   const ClientId id = next_id_++;
   loop_.add(fd.get(), EPOLLIN, [this, id](uint32_t) { onReadable(id); });
-  clients_.emplace(id, Client{std::move(fd), {}});
+  clients_.emplace(id, Client{std::move(fd), {}, {}});
 }
 
 void ControlServer::onReadable(ClientId id) {
   Client& client = clients_.at(id);
   std::array<char, 1024> buffer;
-  const ssize_t got = recv(client.fd.get(), buffer.data(), buffer.size(), MSG_DONTWAIT);
-  if (got < 0 && (errno == EAGAIN || errno == EINTR)) return;
-  if (got <= 0) return remove(id);
-  client.input.append(buffer.data(), static_cast<size_t>(got));
+  ReceivedFds received;
+  try {
+    received = receiveWithFds(client.fd.get(), std::as_writable_bytes(std::span(buffer)));
+  } catch (const Error&) {
+    return remove(id);  // readiness is never wrong about a stream: it is broken
+  }
+  if (received.bytes == 0) return remove(id);
+  client.input.append(buffer.data(), received.bytes);
+  std::move(received.fds.begin(), received.fds.end(), std::back_inserter(client.descriptors));
+  if (client.descriptors.size() > kMaxDescriptors) return remove(id);
   size_t end;
   while (clients_.contains(id) && (end = client.input.find('\n')) != std::string::npos) {
     const std::string line = client.input.substr(0, end);
     client.input.erase(0, end + 1);
     handleLine(id, line);
+    if (clients_.contains(id)) client.descriptors.clear();
   }
   if (clients_.contains(id) && client.input.size() > kMaxLineBytes) remove(id);
 }
@@ -56,6 +66,12 @@ void ControlServer::handleLine(ClientId id, std::string_view line) {
   const std::string command = parseCommand(line);
   if (command.empty()) return reply(id, R"({"error":"expected {\"command\":\"...\"}"})");
   handler_(id, command, line);
+}
+
+std::vector<Fd> ControlServer::takeDescriptors(ClientId client) {
+  const auto found = clients_.find(client);
+  if (found == clients_.end()) return {};
+  return std::exchange(found->second.descriptors, {});
 }
 
 void ControlServer::reply(ClientId id, std::string_view json_object) {

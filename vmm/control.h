@@ -9,6 +9,7 @@
 #include <map>
 #include <string>
 #include <string_view>
+#include <vector>
 
 #include "base/event_loop.h"
 #include "base/fd.h"
@@ -19,6 +20,7 @@ class ControlServer {
  public:
   static constexpr size_t kMaxClients = 16;
   static constexpr size_t kMaxLineBytes = 4096;
+  static constexpr size_t kMaxDescriptors = 4;  // waiting with one client
 
   using ClientId = uint64_t;
   // The machine's side: takes a command and answers, at once or later, with reply(). Commands are
@@ -32,6 +34,10 @@ class ControlServer {
   ControlServer(const ControlServer&) = delete;
   ControlServer& operator=(const ControlServer&) = delete;
 
+  // The descriptors that came with the command being handled (SCM_RIGHTS); those that nobody takes
+  // are closed after it.
+  std::vector<Fd> takeDescriptors(ClientId client);
+
   // One line; nothing happens when the client has gone.
   void reply(ClientId client, std::string_view json_object);
 
@@ -39,6 +45,7 @@ class ControlServer {
   struct Client {
     Fd fd;
     std::string input;
+    std::vector<Fd> descriptors;
   };
   void acceptClient();
   void onReadable(ClientId id);

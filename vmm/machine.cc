@@ -56,7 +56,8 @@ Machine::Machine(VmConfig config, Clock::time_point started)
   for (uint32_t i = 0; i < config_.vcpus; ++i) {
     vcpus_.push_back(std::make_unique<Vcpu>(kvm_, vm_, i, config_.vcpus, cpuid));
   }
-  loadGuest();
+  state_msrs_ = kvm_.stateMsrs();
+  if (!config_.restore) loadGuest();
   watchSignals();
   if (config_.control_fd >= 0) {
     control_ = std::make_unique<ControlServer>(
@@ -189,6 +190,7 @@ MachineEnd Machine::run(const ThreadFilters& filters) {
       "starting the vCPUs {} us after the process",
       std::chrono::duration_cast<std::chrono::microseconds>(Clock::now() - started_).count()));
   if (io_engine_) io_engine_->start(filters.disk_io);
+  if (config_.restore) restore();
   startVcpus(filters);
   if (filters.devices) filters.devices->applyToThisThread();
   try {
@@ -218,89 +220,6 @@ void Machine::guestEnds(ExitReason reason, std::string_view detail) noexcept {
   }
   group_.stop();
   loop_.stop();
-}
-
-// ---- control socket -----------------------------------------------------------------------------
-
-std::string Machine::status() {
-  nlohmann::json object{{"state", state_ == State::kPaused ? "paused" : "running"},
-                        {"ready_us", nullptr},
-                        {"vcpus", config_.vcpus},
-                        {"memory_mib", config_.memory_mib}};
-  const std::lock_guard lock(end_mutex_);
-  if (ready_us_) object["ready_us"] = *ready_us_;
-  if (balloon_ != nullptr) object["returned_bytes"] = balloon_->reportedBytes();
-  return object.dump();
-}
-
-void Machine::changeLimits(std::string_view line) {
-  const LimitsChange change = parseLimitsChange(line);
-  if (change.disk.empty()) {
-    if (nets_.empty()) throw Error(ErrorKind::kNotFound, "change limits: there is no network");
-    for (virtio::NetDevice* net : nets_) net->setLimits(change.inbound, change.outbound);
-    return;
-  }
-  const auto disk = std::find_if(disks_.begin(), disks_.end(),
-                                 [&](const auto* each) { return each->id() == change.disk; });
-  if (disk == disks_.end()) {
-    throw Error(ErrorKind::kNotFound, fmt::format("change limits: no disk '{}'", change.disk));
-  }
-  (*disk)->setLimits(change.inbound, change.outbound);
-}
-
-void Machine::inflateBalloon(std::string_view line) {
-  const auto object = nlohmann::json::parse(line, nullptr, false);
-  const auto mib = object.find("mib");
-  if (balloon_ == nullptr) throw Error(ErrorKind::kNotFound, "inflate: there is no balloon");
-  if (mib == object.end() || !mib->is_number_unsigned() ||
-      mib->get<uint64_t>() >= config_.memory_mib) {
-    throw Error(ErrorKind::kInvalidArgument,
-                fmt::format("inflate: mib is not between 0 and {}", config_.memory_mib - 1));
-  }
-  balloon_->setTarget(static_cast<uint32_t>(mib->get<uint64_t>() * layout::kMiB /
-                                            virtio::BalloonDevice::kPageBytes));
-}
-
-void Machine::onCommand(ControlServer::ClientId client, const std::string& command,
-                        std::string_view line) {
-  static constexpr std::string_view kOk = R"({"ok":true})";
-  if (command == "status") return control_->reply(client, status());
-  if (command == "stop") {
-    control_->reply(client, kOk);
-    return guestEnds(ExitReason::kTerminated, "control socket");
-  }
-  if (command == "pause") {
-    if (state_ == State::kPaused) return control_->reply(client, kOk);
-    awaiting_pause_.push_back(client);  // answered when the last vCPU has stopped
-    if (state_ == State::kRunning) group_.pause();
-    state_ = State::kPausing;
-    return;
-  }
-  if (command == "resume") {
-    if (state_ == State::kPausing) {
-      return control_->reply(client, R"({"error":"a pause is under way"})");
-    }
-    group_.resume();
-    state_ = State::kRunning;
-    return control_->reply(client, kOk);
-  }
-  if (command == "limits" || command == "balloon") {
-    try {
-      command == "limits" ? changeLimits(line) : inflateBalloon(line);
-      return control_->reply(client, kOk);
-    } catch (const Error& error) {
-      return control_->reply(client, nlohmann::json{{"error", error.what()}}.dump(
-                                         -1, ' ', true, nlohmann::json::error_handler_t::replace));
-    }
-  }
-  control_->reply(client, R"({"error":"unknown command"})");
-}
-
-void Machine::onAllParked() {
-  state_ = State::kPaused;
-  for (const auto client : std::exchange(awaiting_pause_, {})) {
-    control_->reply(client, R"({"ok":true})");
-  }
 }
 
 }  // namespace hull::vmm

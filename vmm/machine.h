@@ -13,6 +13,7 @@
 #include <thread>
 #include <vector>
 
+#include "base/error.h"
 #include "base/event_loop.h"
 #include "vmm/bus/bus.h"
 #include "vmm/bus/platform.h"
@@ -73,11 +74,31 @@ class Machine final : private PlatformEvents {
 
   void startVcpus(const ThreadFilters& filters);
   void watchSignals();
+  // Control commands (machine_control.cc).
   void onCommand(ControlServer::ClientId client, const std::string& command, std::string_view line);
   void changeLimits(std::string_view line);
   void inflateBalloon(std::string_view line);
   std::string status();
+  void refuse(ControlServer::ClientId client, const Error& error);
+  void resume();
   void onAllParked();
+
+  // Save and restore (machine_save.cc).
+  struct SavedBytes {
+    uint64_t state = 0;
+    uint64_t memory = 0;
+  };
+  struct PendingSave {
+    ControlServer::ClientId client;
+    Fd state;
+    Fd memory;
+    bool was_running;
+  };
+  static constexpr size_t kSaveFiles = 2;
+  void beginSave(ControlServer::ClientId client);
+  void finishSave();
+  SavedBytes saveTo(int state_fd, int memory_fd);
+  void restore();
 
   void guestReady() noexcept override;
   void guestEnds(ExitReason reason, std::string_view detail) noexcept override;
@@ -91,6 +112,7 @@ class Machine final : private PlatformEvents {
   KvmVm vm_;
   VcpuGroup group_;
   std::vector<std::unique_ptr<Vcpu>> vcpus_;
+  std::vector<uint32_t> state_msrs_;  // sorted
 
   Bus ports_{"port"};
   Bus mmio_{"mmio"};
@@ -110,6 +132,7 @@ class Machine final : private PlatformEvents {
   Fd signals_;
   std::unique_ptr<ControlServer> control_;
   std::vector<ControlServer::ClientId> awaiting_pause_;
+  std::optional<PendingSave> save_;
   enum class State { kRunning, kPausing, kPaused } state_ = State::kRunning;
   std::vector<std::thread> threads_;
 

@@ -9,7 +9,7 @@ import re
 import sys
 
 GTEST = re.compile(r"^TEST(?:_F|_P)?\(\s*(\w+),\s*(\w+)\)", re.MULTILINE)
-GRID = ("HostileQueue", "HostileTransport", "HostileGuest", "JailAttack", "JailFromOutside", "CraftedState")
+GRID = ("HostileQueue", "HostileTransport", "HostileGuest", "JailAttack", "JailFromOutside", "HostileState")
 SKIPPED_FOLDERS = {"build", ".git"}
 
 

@@ -3,6 +3,8 @@
 #include <algorithm>
 #include <cstring>
 
+#include "base/bytes.h"
+
 namespace hull::vmm {
 
 namespace {
@@ -136,6 +138,25 @@ void SerialOutput::write(uint64_t offset, std::span<const std::byte> from) noexc
     default:
       return;
   }
+}
+
+std::string SerialOutput::save() const {
+  const std::lock_guard lock(mutex_);
+  ByteWriter out;
+  for (const uint8_t value : {interrupt_enable_, line_control_, modem_control_, scratch_}) {
+    out.u8(value);
+  }
+  return out.take();
+}
+
+bool SerialOutput::load(std::string_view state) {
+  const std::lock_guard lock(mutex_);
+  ByteReader in(state);
+  interrupt_enable_ = in.u8();
+  line_control_ = in.u8();
+  modem_control_ = in.u8();
+  scratch_ = in.u8();
+  return in.complete();
 }
 
 }  // namespace hull::vmm

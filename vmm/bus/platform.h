@@ -5,6 +5,7 @@
 #pragma once
 
 #include <mutex>
+#include <string>
 #include <string_view>
 
 #include "vmm/bus/bus.h"
@@ -78,8 +79,12 @@ class SerialOutput final : public BusDevice {
   void read(uint64_t offset, std::span<std::byte> into) noexcept override;
   void write(uint64_t offset, std::span<const std::byte> from) noexcept override;
 
+  // The registers; any values are as good as others.
+  std::string save() const;
+  bool load(std::string_view state);
+
  private:
-  std::mutex mutex_;
+  mutable std::mutex mutex_;
   virtio::BoundedOutput output_;
   uint8_t interrupt_enable_ = 0;
   uint8_t line_control_ = 0;

@@ -196,6 +196,11 @@ void check(const VmConfig& config) {
       fail("fs.tag", "not 1 to 36 bytes");
     }
   }
+  if (config.restore) {
+    requireFd(config.restore->state_fd, "restore.state_fd");
+    requireFd(config.restore->memory_fd, "restore.memory_fd");
+    if (config.fs) fail("restore", "a VM with shared folders (fs) cannot have been saved");
+  }
   if (config.early_serial && config.console_fd < 0) fail("early_serial", "needs console_fd");
   constexpr uint32_t kNobody = UINT32_MAX;  // setuid(-1) means "unchanged"
   if (config.uid == kNobody || config.gid == kNobody) fail("uid/gid", "out of range");
@@ -302,6 +307,15 @@ FsConfig fsOf(const json& value) {
   return fs;
 }
 
+RestoreConfig restoreOf(const json& value) {
+  RestoreConfig restore;
+  Fields fields(value, "restore");
+  fields.number("state_fd", restore.state_fd);
+  fields.number("memory_fd", restore.memory_fd);
+  fields.finish();
+  return restore;
+}
+
 VmConfig configOf(const json& document) {
   VmConfig config;
   Fields fields(document, "");
@@ -322,6 +336,7 @@ VmConfig configOf(const json& document) {
   }
   if (const json* vsock = fields.find("vsock")) config.vsock = vsockOf(*vsock);
   if (const json* fs = fields.find("fs")) config.fs = fsOf(*fs);
+  if (const json* restore = fields.find("restore")) config.restore = restoreOf(*restore);
   fields.boolean("stable_cpu", config.stable_cpu);
   fields.boolean("large_pages", config.large_pages);
   fields.boolean("balloon", config.balloon);
@@ -383,6 +398,10 @@ std::string toJson(const VmConfig& config) {
   }
   if (config.fs) {
     document["fs"] = {{"tag", config.fs->tag}, {"socket_fd", config.fs->socket_fd}};
+  }
+  if (config.restore) {
+    document["restore"] = {{"state_fd", config.restore->state_fd},
+                           {"memory_fd", config.restore->memory_fd}};
   }
   try {
     return document.dump();

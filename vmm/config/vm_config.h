@@ -85,6 +85,15 @@ struct FsConfig {
   int socket_fd = -1;
 };
 
+// Where a saved VM is ({"command":"save"} below), instead of a boot: both files as they were saved.
+// The rest of the configuration must describe the same VM: memory, vCPUs, disks, networks with
+// their addresses, vsock. The state file is read once. The memory file is mapped and must never
+// change while the VM runs; any number of VMs may share one.
+struct RestoreConfig {
+  int state_fd = -1;   // for reading
+  int memory_fd = -1;  // for reading
+};
+
 struct VmConfig {
   uint64_t memory_mib = 512;
   uint32_t vcpus = 1;
@@ -95,6 +104,7 @@ struct VmConfig {
   std::vector<NetConfig> nets;    // guest: eth0, eth1, … in this order
   std::optional<VsockConfig> vsock;
   std::optional<FsConfig> fs;
+  std::optional<RestoreConfig> restore;
   bool stable_cpu = false;  // only features that every host of the vendor has (kvm/cpu_model.h)
   bool large_pages =
       false;             // 2 MiB at a time from the host: faster, but memory goes in larger steps
@@ -147,5 +157,11 @@ enum class ExitPortValue : uint8_t {
 //   {"command":"pause"|"resume"|"stop"} → {"ok":true} or {"error":"..."}
 //   {"command":"limits", …} (LimitsChange) → the same
 //   {"command":"balloon","mib":N} → the same: the guest shall give up N MiB
+//   {"command":"save"}, sent together with two descriptors of regular files (SCM_RIGHTS), for state
+//     and memory, both for reading and writing → {"ok":true,"state_bytes":N,"memory_bytes":N}: the
+//     VM is paused, the files replaced, and it stays paused; or {"error":"..."}: it does what it
+//     did before, and the files are worthless. A VM with shared folders (fs) cannot be saved.
+//     Connections over vsock end for the restored VM. Two VMs restored from the same files draw the
+//     same random numbers until somebody reseeds them.
 
 }  // namespace hull::vmm

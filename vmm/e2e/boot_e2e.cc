@@ -47,13 +47,15 @@ std::string initramfs(const std::string& init) {
   return entry("dev", 0040755, "") + entry("init", 0100755, init) + entry("TRAILER!!!", 0, "");
 }
 
-class BootTest : public testing::Test, protected VmmUnderTest {
- protected:
-  void SetUp() override {
-    const char* kernel = getenv("HULL_KERNEL");
-    if (const std::string why = missing(); !why.empty()) GTEST_SKIP() << why;
-    if (kernel == nullptr) GTEST_SKIP() << "HULL_KERNEL is not set";
-    kernel_ = openFile(kernel, O_RDONLY);
+// A VM with the guest kernel and vmm-boot-guest as its init.
+class BootVm : public VmmUnderTest {
+ public:
+  std::string missing() {
+    if (getenv("HULL_KERNEL") == nullptr) return "HULL_KERNEL is not set";
+    return VmmUnderTest::missing();
+  }
+  void prepare() {
+    kernel_ = openFile(getenv("HULL_KERNEL"), O_RDONLY);
     initrd_ = fileWith(initramfs(readFile(bin_ + "/vmm-boot-guest")));
     config_.memory_mib = 128;
     config_.kernel_fd = give(kernel_.get());
@@ -63,7 +65,17 @@ class BootTest : public testing::Test, protected VmmUnderTest {
       config_.uid = config_.gid = static_cast<uint32_t>(std::atoi(getenv("HULL_TEST_UID")));
     }
   }
+
+ private:
   Fd kernel_, initrd_;
+};
+
+class BootTest : public testing::Test, protected BootVm {
+ protected:
+  void SetUp() override {
+    if (const std::string why = missing(); !why.empty()) GTEST_SKIP() << why;
+    prepare();
+  }
 };
 
 TEST_F(BootTest, InitPowersOffThroughTheExitPort) {
@@ -245,6 +257,60 @@ TEST_F(BootTest, ControlSocketPausesAndResumes) {
   const Result result = finish();
   EXPECT_EQ(result.reason, "terminated");
   EXPECT_EQ(result.status, 12);
+}
+
+// Linux with two CPUs, saved in the middle of a connection, goes on in another process: its
+// listener is still there, the old connection is not.
+TEST_F(BootTest, SavedLinuxGoesOnInAnotherProcess) {
+  const auto describe = [](BootVm& vm) {
+    vm.addVsock();
+    vm.addControl();
+    vm.config_.vcpus = 2;
+  };
+  describe(*this);
+  start("vsock");
+  waitReady();
+  std::string answer;
+  Fd open_connection = connectGuest(1000, &answer);
+  ASSERT_THAT(answer, HasSubstr("OK "));
+  const Fd state = fileWith(""), memory = fileWith("");
+  const auto saved = save(state, memory);
+  ASSERT_TRUE(saved.contains("ok")) << saved;
+  EXPECT_GT(saved["memory_bytes"], 1 << 20);
+  command(R"({"command":"stop"})");
+  EXPECT_EQ(finish().reason, "terminated");
+
+  for (int copy = 0; copy < 2; ++copy) {
+    BootVm restored;
+    ASSERT_EQ(restored.missing(), "");
+    restored.prepare();
+    describe(restored);
+    restored.restoreFrom(state, memory);
+    restored.start("nothing of this is read");
+    restored.waitReady();
+    Fd client = restored.connectGuest(1000, &answer);
+    ASSERT_THAT(answer, HasSubstr("OK "));
+    echoOnce(std::move(client), 300'000);
+    restored.command(R"({"command":"stop"})");
+    const Result result = restored.finish();
+    EXPECT_EQ(result.reason, "terminated") << result.detail;
+    EXPECT_EQ(result.console, "");  // no boot
+  }
+}
+
+TEST_F(BootTest, SavedLinuxGoesOnInItsOwnProcess) {
+  addVsock();
+  addControl();
+  start("vsock");
+  waitReady();
+  std::string answer;
+  Fd client = connectGuest(1000, &answer);
+  const Fd state = fileWith(""), memory = fileWith("");
+  ASSERT_TRUE(save(state, memory).contains("ok"));
+  command(R"({"command":"resume"})");
+  echoOnce(std::move(client), 100'000);  // the connection is as it was
+  command(R"({"command":"stop"})");
+  EXPECT_EQ(finish().reason, "terminated");
 }
 
 }  // namespace

@@ -14,7 +14,7 @@
 #include <set>
 #include <sstream>
 
-#include "vmm/e2e/vmm_under_test.h"
+#include "vmm/e2e/hostile_vm.h"
 #include "vmm/jail/jail.h"
 
 namespace hull::vmm {
@@ -22,28 +22,7 @@ namespace {
 
 using testing::HasSubstr;
 
-constexpr uint32_t kJailUid = 64124;
 constexpr size_t kMaxLogBytes = 32 << 10;  // of one attack; the VMM limits lines per second
-
-// A VM with the hostile guest, a disk of 'd's, a console and a control socket.
-class HostileVm : public VmmUnderTest {
- public:
-  void prepare() {
-    guest_ = openFile(bin_ + "/vmm-hostile-guest", O_RDONLY);
-    constexpr uint64_t kDiskBytes = 1 << 20;
-    disk_ = readOnly(fileWith(std::string(kDiskBytes, 'd')));
-    config_.memory_mib = 32;
-    config_.kernel_fd = give(guest_.get());
-    config_.early_serial = true;
-    config_.disks = {{"disk", kDiskBytes, true, {{give(disk_.get()), 0, 0, kDiskBytes}}}};
-    if (geteuid() == 0) config_.uid = config_.gid = kJailUid;
-    giveOutputs(true);
-    addControl();
-  }
-
- private:
-  Fd guest_, disk_;
-};
 
 class HostileGuest : public testing::Test, protected HostileVm {
  protected:

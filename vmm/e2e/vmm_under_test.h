@@ -7,6 +7,7 @@
 #include <signal.h>
 #include <unistd.h>
 
+#include <array>
 #include <chrono>
 #include <cstdio>
 #include <cstdlib>
@@ -123,6 +124,17 @@ class VmmUnderTest {
     std::byte one;
     while (readSome(fd, {&one, 1}) == 1 && one != std::byte{'\n'}) line += static_cast<char>(one);
     return line;
+  }
+  // Saves the VM; the answer. Files as the engine gives them: opened for reading and writing.
+  nlohmann::json save(const Fd& state, const Fd& memory) {
+    const Fd client = connectUnix(control_path_);
+    const std::array<int, 2> files{state.get(), memory.get()};
+    sendWithFds(client.get(), asBytes("{\"command\":\"save\"}\n"), files);
+    return nlohmann::json::parse(readLine(client.get()));
+  }
+  // Instead of booting, the VM will go on from there.
+  void restoreFrom(const Fd& state, const Fd& memory) {
+    config_.restore = RestoreConfig{give(state.get()), give(memory.get())};
   }
   // Asks until the guest says it is there.
   void waitReady() {

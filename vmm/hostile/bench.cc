@@ -6,13 +6,15 @@ namespace hull::vmm::virtio::hostile {
 
 using testing::FakeDriver;
 
-Bench::Bench(Subject& subject) : subject_(subject), transport_(memory_, subject.device(), thread_) {
+Bench::Bench(Subject& subject)
+    : subject_(&subject),
+      transport_(std::make_unique<MmioTransport>(memory_, subject.device(), thread_)) {
   freshRings();
 }
 
 void Bench::freshRings() {
   constexpr GuestAddress kFirst = 0x10000;
-  const size_t count = subject_.device().queueSizes().size();
+  const size_t count = subject_->device().queueSizes().size();
   drivers_.clear();
   for (size_t i = 0; i < count; ++i) {
     const GuestAddress base = kFirst + i * kQueueSpacing;
@@ -24,12 +26,12 @@ void Bench::freshRings() {
 
 uint32_t Bench::get(uint64_t offset) {
   uint32_t value = 0;
-  transport_.read(offset, std::as_writable_bytes(std::span(&value, 1)));
+  transport_->read(offset, std::as_writable_bytes(std::span(&value, 1)));
   return value;
 }
 
 void Bench::set(uint64_t offset, uint32_t value) {
-  transport_.write(offset, std::as_bytes(std::span(&value, 1)));
+  transport_->write(offset, std::as_bytes(std::span(&value, 1)));
 }
 
 uint64_t Bench::offered() {
@@ -88,11 +90,25 @@ void Bench::kick() {
 void Bench::turn() {
   constexpr int kTurns = 8;
   for (int i = 0; i < kTurns; ++i) {
-    transport_.onNotify();
-    subject_.settle();
-    subject_.loop().runOnce(std::chrono::milliseconds(0));
+    transport_->onNotify();
+    subject_->settle();
+    subject_->loop().runOnce(std::chrono::milliseconds(0));
     thread_.runPosted();
   }
+}
+
+std::string Bench::save() {
+  ByteWriter out;
+  transport_->save(out);
+  return out.take();
+}
+
+bool Bench::goOnWith(Subject& next, std::string_view state) {
+  reset();
+  subject_ = &next;
+  transport_ = std::make_unique<MmioTransport>(memory_, next.device(), thread_);
+  ByteReader in(state);
+  return transport_->load(in) && in.complete();
 }
 
 }  // namespace hull::vmm::virtio::hostile

@@ -5,6 +5,7 @@
 
 #include <memory>
 #include <string>
+#include <string_view>
 #include <vector>
 
 #include "base/event_loop.h"
@@ -90,19 +91,24 @@ class Bench {
   void kick();
   void turn();
 
+  // What a save would keep of the device; and a device of the same kind that goes on from there, as
+  // in another process, on the same memory. False: it was refused, and the bench is of no more use.
+  std::string save();
+  bool goOnWith(Subject& next, std::string_view state);
+
   uint32_t queues() const { return static_cast<uint32_t>(drivers_.size()); }
   testing::FakeDriver& queue(uint32_t index) { return *drivers_.at(index); }
   GuestMemory& memory() { return memory_; }
-  MmioTransport& transport() { return transport_; }
-  Subject& subject() { return subject_; }
+  MmioTransport& transport() { return *transport_; }
+  Subject& subject() { return *subject_; }
 
  private:
   void freshRings();
 
-  Subject& subject_;
+  Subject* subject_;
   GuestMemory memory_{kMemoryBytes};
   testing::InlineThread thread_;
-  MmioTransport transport_;
+  std::unique_ptr<MmioTransport> transport_;
   std::vector<std::unique_ptr<testing::FakeDriver>> drivers_;
 };
 

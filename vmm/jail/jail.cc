@@ -130,6 +130,10 @@ std::vector<int> descriptorsOf(const VmConfig& config) {
   for (const auto& net : config.nets) all.push_back(net.tap_fd);
   if (config.vsock) all.push_back(config.vsock->listener_fd);
   if (config.fs) all.push_back(config.fs->socket_fd);
+  if (config.restore) {
+    all.push_back(config.restore->state_fd);
+    all.push_back(config.restore->memory_fd);
+  }
   std::sort(all.begin(), all.end());
   all.erase(std::unique(all.begin(), all.end()), all.end());
   all.erase(std::remove(all.begin(), all.end(), -1), all.end());

@@ -128,6 +128,7 @@ const std::vector<Attack>& attacksOnTheKernel() {
       {"MakeAVirtualMachine", "ioctl", [] { return works(ioctl(0, KVM_CREATE_VM, 0)); }},
       {"GiveAVmOtherMemory", "ioctl",
        [] { return works(ioctl(0, KVM_SET_USER_MEMORY_REGION, nullptr)); }},
+      {"ChangeAVcpu", "ioctl", [] { return works(ioctl(0, KVM_SET_SREGS, nullptr)); }},
       {"ChangeATap", "ioctl", [] { return works(ioctl(0, TUNSETIFF, nullptr)); }},
       {"ChangeASignalHandler", "rt_sigaction",
        [] { return works(syscall(SYS_rt_sigaction, SIGSYS, nullptr, nullptr, 8)); }},

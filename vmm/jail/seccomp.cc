@@ -17,6 +17,7 @@
 #include "base/error.h"
 #include "base/fd.h"
 #include "base/log.h"
+#include "vmm/kvm/lists.h"
 
 namespace hull::vmm {
 
@@ -91,6 +92,21 @@ void allowRuntime(Rules& rules) {
   rules.allowWhen(SCMP_SYS(tgkill), equals32(0, self));
 }
 
+// Into files that came through the control socket: what KVM knows of the VM is read, never set.
+void allowSaving(Rules& rules) {
+  rules.allow({SCMP_SYS(pwrite64), SCMP_SYS(ftruncate)});
+  for (const unsigned long request :
+       {static_cast<unsigned long>(KVM_GET_MP_STATE), static_cast<unsigned long>(KVM_GET_REGS),
+        static_cast<unsigned long>(KVM_GET_SREGS), kKvmGetXsave,
+        static_cast<unsigned long>(KVM_GET_XCRS), static_cast<unsigned long>(KVM_GET_DEBUGREGS),
+        static_cast<unsigned long>(KVM_GET_LAPIC), kKvmGetMsrs,
+        static_cast<unsigned long>(KVM_GET_VCPU_EVENTS),
+        static_cast<unsigned long>(KVM_GET_IRQCHIP), static_cast<unsigned long>(KVM_GET_CLOCK),
+        static_cast<unsigned long>(KVM_KVMCLOCK_CTRL)}) {
+    rules.allowWhen(SCMP_SYS(ioctl), equals32(1, static_cast<uint32_t>(request)));
+  }
+}
+
 void allowDevices(Rules& rules) {
   rules.allow({SCMP_SYS(epoll_wait), SCMP_SYS(epoll_pwait), SCMP_SYS(epoll_ctl), SCMP_SYS(accept4),
                SCMP_SYS(recvfrom), SCMP_SYS(recvmsg), SCMP_SYS(sendto), SCMP_SYS(sendmsg),
@@ -98,6 +114,7 @@ void allowDevices(Rules& rules) {
                SCMP_SYS(io_uring_enter), SCMP_SYS(getrandom), SCMP_SYS(nanosleep),
                SCMP_SYS(clock_nanosleep)});
   rules.allowWhen(SCMP_SYS(ioctl), equals32(1, TUNSETOFFLOAD));
+  allowSaving(rules);
 }
 
 void allowVcpu(Rules& rules) {

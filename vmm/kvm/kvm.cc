@@ -4,8 +4,11 @@
 #include <fmt/format.h>
 #include <sys/ioctl.h>
 
+#include <algorithm>
+#include <array>
 #include <cerrno>
 #include <cstring>
+#include <set>
 
 #include "base/error.h"
 #include "vmm/kvm/lists.h"
@@ -16,6 +19,14 @@ namespace hull::vmm {
 namespace {
 
 constexpr size_t kMaxCpuidEntries = 256;
+constexpr size_t kMaxMsrIndices = 1024;
+
+// Memory types (Intel SDM vol. 3A §12.11): part of the state, but in no kernel's list.
+constexpr uint32_t kMtrrDefault = 0x2ff;
+constexpr uint32_t kMtrrVariable = 0x200;  // and the 15 behind it
+constexpr uint32_t kMtrrVariableCount = 16;
+constexpr std::array<uint32_t, 11> kMtrrFixed{0x250, 0x258, 0x259, 0x268, 0x269, 0x26a,
+                                              0x26b, 0x26c, 0x26d, 0x26e, 0x26f};
 
 Error openError() {
   if (errno == ENOENT) {
@@ -71,6 +82,17 @@ std::vector<kvm_cpuid_entry2> Kvm::supportedCpuid() const {
   KvmList<kvm_cpuid_entry2> list(kMaxCpuidEntries);
   kvmIoctl(fd_.get(), kKvmGetSupportedCpuid, list.data(), "ask for the supported CPU features");
   return list.entries();
+}
+
+std::vector<uint32_t> Kvm::stateMsrs() const {
+  std::vector<uint32_t> list(1 + kMaxMsrIndices);  // the count, and the indices behind
+  list[0] = kMaxMsrIndices;
+  kvmIoctl(fd_.get(), kKvmGetMsrIndexList, list.data(), "ask for the registers of a vCPU");
+  std::set<uint32_t> all(list.begin() + 1, list.begin() + 1 + list[0]);
+  for (uint32_t i = 0; i < kMtrrVariableCount; ++i) all.insert(kMtrrVariable + i);
+  all.insert(kMtrrFixed.begin(), kMtrrFixed.end());
+  all.insert(kMtrrDefault);
+  return {all.begin(), all.end()};
 }
 
 Fd Kvm::createVm() const {

@@ -27,6 +27,8 @@ class Kvm {
   bool has(int capability) const;
   size_t runMappingBytes() const { return run_mapping_bytes_; }
   std::vector<kvm_cpuid_entry2> supportedCpuid() const;
+  // The model specific registers that make up a vCPU's state on this host.
+  std::vector<uint32_t> stateMsrs() const;
   Fd createVm() const;
 
  private:

@@ -19,6 +19,20 @@ struct KvmListHeader {
 };
 static_assert(sizeof(KvmListHeader) == 8);
 
+// KVM_GET_MSR_INDEX_LIST: a count alone, and 32-bit indices behind.
+struct KvmIndexListHeader {
+  uint32_t count;
+};
+inline constexpr unsigned long kKvmGetMsrIndexList = _IOWR(KVMIO, 0x02, KvmIndexListHeader);
+
+// struct kvm_xsave without its open end: there is none while no dynamic feature (AMX) is asked for.
+struct KvmXsave {
+  uint32_t region[1024];
+};
+static_assert(sizeof(KvmXsave) == 4096);
+inline constexpr unsigned long kKvmGetXsave = _IOR(KVMIO, 0xa4, KvmXsave);
+inline constexpr unsigned long kKvmSetXsave = _IOW(KVMIO, 0xa5, KvmXsave);
+
 inline constexpr unsigned long kKvmGetSupportedCpuid = _IOWR(KVMIO, 0x05, KvmListHeader);
 inline constexpr unsigned long kKvmSetCpuid2 = _IOW(KVMIO, 0x90, KvmListHeader);
 inline constexpr unsigned long kKvmGetMsrs = _IOWR(KVMIO, 0x88, KvmListHeader);

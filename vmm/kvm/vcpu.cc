@@ -9,18 +9,13 @@
 
 #include "base/error.h"
 #include "vmm/kvm/cpuid.h"
-#include "vmm/kvm/lists.h"
+#include "vmm/kvm/vcpu_state.h"
 
 namespace hull::vmm {
 
 namespace {
 
-void setCpuid(int vcpu, const std::vector<kvm_cpuid_entry2>& entries) {
-  KvmList<kvm_cpuid_entry2> list(entries);
-  kvmIoctl(vcpu, kKvmSetCpuid2, list.data(), "set the CPU's features");
-}
-
-uint32_t tscKhz(int vcpu) {
+uint32_t tscKhzOf(int vcpu) {
   const int khz = ioctl(vcpu, KVM_GET_TSC_KHZ, 0);
   return khz > 0 ? static_cast<uint32_t>(khz) : 0;
 }
@@ -31,8 +26,10 @@ Vcpu::Vcpu(const Kvm& kvm, const KvmVm& vm, uint32_t index, uint32_t vcpus,
            std::span<const kvm_cpuid_entry2> supported)
     : index_(index),
       fd_(kvmIoctl(vm.fd(), KVM_CREATE_VCPU, static_cast<unsigned long>(index), "create a vCPU")),
+      tsc_khz_(tscKhzOf(fd_.get())),
+      cpuid_(cpuidFor(supported, index, vcpus, tsc_khz_)),
       mapping_bytes_(kvm.runMappingBytes()) {
-  setCpuid(fd_.get(), cpuidFor(supported, index, vcpus, tscKhz(fd_.get())));
+  setCpuid(fd_.get(), cpuid_);
   void* mapping = mmap(nullptr, mapping_bytes_, PROT_READ | PROT_WRITE, MAP_SHARED, fd_.get(), 0);
   if (mapping == MAP_FAILED) throw sysError("map a vCPU's run area");
   run_ = static_cast<kvm_run*>(mapping);

@@ -8,6 +8,7 @@
 
 #include <cstdint>
 #include <span>
+#include <vector>
 
 #include "base/fd.h"
 #include "vmm/bus/bus.h"
@@ -27,6 +28,9 @@ class Vcpu {
 
   int fd() const { return fd_.get(); }
   uint32_t index() const { return index_; }
+  // What the guest sees of its CPU, and its TSC's frequency (0: unknown).
+  const std::vector<kvm_cpuid_entry2>& cpuid() const { return cpuid_; }
+  uint32_t tscKhz() const { return tsc_khz_; }
 
   struct World {
     Bus& ports;
@@ -44,6 +48,8 @@ class Vcpu {
 
   uint32_t index_;
   Fd fd_;
+  uint32_t tsc_khz_;
+  std::vector<kvm_cpuid_entry2> cpuid_;
   size_t mapping_bytes_;
   kvm_run* run_ = nullptr;
 };

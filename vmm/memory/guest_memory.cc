@@ -71,6 +71,15 @@ GuestMemory::~GuestMemory() {
   munmap(mapping_, bytes_);
 }
 
+void GuestMemory::mapPrivately(int fd) {
+  if (mmap(mapping_, bytes_, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_NORESERVE | MAP_FIXED, fd,
+           0) == MAP_FAILED) {
+    throw sysError("map the saved memory");
+  }
+  madvise(mapping_, bytes_, MADV_DONTDUMP);
+  from_file_.assign((bytes_ + kLargePageBytes - 1) / kLargePageBytes, true);
+}
+
 void GuestMemory::preferLargePages(GuestAddress address, uint64_t size) noexcept {
   const uint64_t start = address / kLargePageBytes * kLargePageBytes;
   const uint64_t end = (address + size + kLargePageBytes - 1) / kLargePageBytes * kLargePageBytes;
@@ -117,9 +126,36 @@ uint64_t GuestMemory::discard(const iovec& buffer) noexcept {
   const uint64_t start = (begin + kMask) & ~kMask;
   const uint64_t end = (begin + buffer.iov_len) & ~kMask;
   if (start >= end) return 0;
+  if (!from_file_.empty()) {
+    const auto base = reinterpret_cast<uint64_t>(mapping_);
+    return discardMapped(start - base, end - base);
+  }
   // Of a memory file the pages must go from the file, which others map, too.
   const int advice = file_ ? MADV_REMOVE : MADV_DONTNEED;
   return madvise(reinterpret_cast<void*>(start), end - start, advice) == 0 ? end - start : 0;
+}
+
+// Pages that are dropped would come back from the file, so a large page of the file is replaced as
+// a whole (which bounds the number of mappings); less than a whole one stays.
+uint64_t GuestMemory::discardMapped(uint64_t start, uint64_t end) noexcept {
+  uint64_t discarded = 0;
+  for (uint64_t at = start; at < end;) {
+    const uint64_t block = at / kLargePageBytes;
+    const uint64_t block_start = block * kLargePageBytes;
+    const uint64_t block_end = std::min(block_start + kLargePageBytes, bytes_);
+    const uint64_t stop = std::min(end, block_end);
+    if (!from_file_[block]) {
+      if (madvise(mapping_ + at, stop - at, MADV_DONTNEED) == 0) discarded += stop - at;
+    } else if (at == block_start && stop == block_end) {
+      constexpr int kFlags = MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE | MAP_FIXED;
+      if (mmap(mapping_ + at, stop - at, PROT_READ | PROT_WRITE, kFlags, -1, 0) != MAP_FAILED) {
+        from_file_[block] = false;
+        discarded += stop - at;
+      }
+    }
+    at = stop;
+  }
+  return discarded;
 }
 
 std::optional<iovec> GuestMemory::iovecOf(GuestAddress address, uint64_t size) const noexcept {

@@ -5,7 +5,8 @@
 //
 // Usually the mapping is private and anonymous. Where another process works on the guest's queues
 // (vhost-user), it is a memory file that is shared with it, sealed so that the other cannot shrink
-// it under our feet.
+// it under our feet. The memory of a restored VM begins as a private mapping of the file it was
+// saved in (state/memory_file.h).
 //
 // Owner: Machine. Any thread; all accesses are noexcept and answer with a value: an address outside
 // of memory is the guest's mistake, never an exception.
@@ -19,6 +20,7 @@
 #include <optional>
 #include <span>
 #include <type_traits>
+#include <vector>
 
 #include "base/fd.h"
 
@@ -74,12 +76,16 @@ class GuestMemory {
   std::optional<uint16_t> loadAcquire(GuestAddress address) const noexcept;
   [[nodiscard]] bool storeRelease(GuestAddress address, uint16_t value) noexcept;
 
+  // Whatever was in memory is replaced by what is in the file, from its byte 0 on; the file itself
+  // never changes. Before anybody uses the memory; not with Sharing::kShared. Throws hull::Error.
+  void mapPrivately(int fd);
+
   // Advice for memory that is about to be filled: fewer page faults, for host and guest.
   void preferLargePages(GuestAddress address, uint64_t size) noexcept;
 
   // Gives whole pages inside of the range back to the host: they read as zeros from then on. The
   // guest's own memory, so nothing can go wrong but for the guest. Returns how many bytes that
-  // were; 0 also when the range is not all memory.
+  // were; 0 also when the range is not all memory. The rest keeps what is in it. Device thread.
   uint64_t discard(GuestAddress address, uint64_t size) noexcept;
   uint64_t discard(const iovec& buffer) noexcept;  // of iovecOf()
 
@@ -98,11 +104,15 @@ class GuestMemory {
     return nullptr;
   }
 
+  uint64_t discardMapped(uint64_t start, uint64_t end) noexcept;
+
   uint64_t bytes_;
   Fd file_;
   std::byte* mapping_ = nullptr;
   std::array<Range, 2> ranges_;
   size_t range_count_ = 0;
+  // By large page: still pages of the file of mapPrivately(). Empty: never were.
+  std::vector<bool> from_file_;
 };
 
 }  // namespace hull::vmm

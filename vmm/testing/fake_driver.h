@@ -61,6 +61,8 @@ class FakeDriver {
   void setAvailableFlags(uint16_t flags) { put<uint16_t>(layout_.available, flags); }
   void setUsedEvent(uint16_t index) { put<uint16_t>(layout_.available + 4 + size_ * 2u, index); }
 
+  uint16_t availableIndex() const { return available_index_; }
+
   struct Used {
     uint32_t id;
     uint32_t length;

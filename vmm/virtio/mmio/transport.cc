@@ -57,9 +57,13 @@ enum Status : uint32_t {
   kNeedsReset = 64,
   kFailed = 128,
 };
+constexpr uint32_t kAllStatus =
+    kAcknowledge | kDriver | kDriverOk | kFeaturesOk | kNeedsReset | kFailed;
+constexpr uint32_t kRunning = kAcknowledge | kDriver | kFeaturesOk | kDriverOk;
 
 constexpr uint32_t kInterruptUsedBuffer = 1;
 constexpr uint32_t kInterruptConfigChange = 2;
+constexpr uint32_t kAllInterrupts = kInterruptUsedBuffer | kInterruptConfigChange;
 constexpr uint64_t kHighHalf = 32;
 
 Fd makeEventFd() {
@@ -326,16 +330,19 @@ void MmioTransport::notifyLater() noexcept {
   signal(notify_fd_);
 }
 
+// A device that broke is as good as stopped: only the turn of the loop that does it is missing.
 void MmioTransport::save(ByteWriter& out) const {
+  const bool active = active_ && !statusHas(kNeedsReset);
+  if (active) device_.quiesce();  // may interrupt
   out.u32(status_);
   out.u32(interrupt_status_);
+  out.u32(config_generation_);
   out.u32(device_features_select_);
   out.u32(driver_features_select_);
   out.u64(driver_features_);
   out.u32(queue_select_);
-  out.boolean(active_);
-  if (active_) device_.quiesce();
-  const auto positions = active_ ? device_.queuePositions() : std::vector<QueuePosition>();
+  out.boolean(active);
+  const auto positions = active ? device_.queuePositions() : std::vector<QueuePosition>();
   for (size_t i = 0; i < queues_.size(); ++i) {
     const auto& [layout, ready] = queues_[i];
     const QueuePosition position = i < positions.size() ? positions[i] : QueuePosition{};
@@ -347,25 +354,47 @@ void MmioTransport::save(ByteWriter& out) const {
     out.u16(position.next_available);
     out.u16(position.next_used);
   }
-  if (active_) device_.save(out);
+  if (active) device_.save(out);
 }
 
+// Nothing that a driver could not have brought about through the registers is taken; the queues are
+// checked as at any start.
 bool MmioTransport::load(ByteReader& in) {
   const uint32_t status = in.u32();
-  interrupt_status_ = in.u32();
+  const uint32_t interrupts = in.u32();
+  const uint32_t generation = in.u32();
   device_features_select_ = in.u32();
   driver_features_select_ = in.u32();
   driver_features_ = in.u64();
   queue_select_ = in.u32();
   const bool active = in.boolean();
+  if (!in.ok() || (status & ~kAllStatus) != 0 || (interrupts & ~kAllInterrupts) != 0) return false;
+  const bool agreed =
+      (driver_features_ & ~offered()) == 0 && (driver_features_ & kFeatureVersion1) != 0;
+  if ((status & kFeaturesOk) != 0 && !agreed) return false;
+  if (active && (status & (kRunning | kNeedsReset)) != kRunning) return false;
   std::vector<Queue> queues;
+  if (!loadQueues(in, active, queues)) return false;
+  status_ = status;
+  interrupt_status_ = interrupts;
+  config_generation_ = generation;
+  // The interrupt may not have reached the guest when the rest was saved; once more does no harm.
+  if (interrupts != 0) signal(interrupt_fd_);
+  if (!active) return true;
+  active_ = true;
+  device_.activate({memory_, *this, driver_features_, std::move(queues)});
+  return device_.load(in) && in.ok();
+}
+
+bool MmioTransport::loadQueues(ByteReader& in, bool active, std::vector<Queue>& queues) {
   for (size_t i = 0; i < queues_.size(); ++i) {
     auto& [layout, ready] = queues_[i];
     layout = {in.u16(), in.u64(), in.u64(), in.u64()};
     ready = in.boolean();
     const QueuePosition position{in.u16(), in.u16()};
-    if (!active || !in.ok() || (!ready && queues.size() >= device_.requiredQueues())) continue;
-    if (queues.size() != i) return false;  // one was left out before
+    if (!in.ok()) return false;
+    if (!active || (!ready && i >= device_.requiredQueues())) continue;
+    if (!ready || queues.size() != i) return false;  // missing, or one was left out before
     auto queue = Queue::create(memory_, layout, device_.queueSizes()[i],
                                (driver_features_ & kFeatureEventIdx) != 0,
                                (driver_features_ & kFeatureIndirect) != 0);
@@ -373,12 +402,7 @@ bool MmioTransport::load(ByteReader& in) {
     queue->setPosition(position);
     queues.push_back(std::move(*queue));
   }
-  if (!in.ok() || (driver_features_ & ~offered()) != 0) return false;
-  status_ = status;
-  if (!active) return true;
-  active_ = true;
-  device_.activate({memory_, *this, driver_features_, std::move(queues)});
-  return device_.load(in) && in.ok();
+  return true;
 }
 
 }  // namespace hull::vmm::virtio

@@ -46,7 +46,8 @@ class MmioTransport final : public BusDevice, private DeviceHost {
   // Device thread: notifyFd is readable.
   void onNotify() noexcept;
 
-  // Device thread, all vCPUs stopped. load() expects a transport fresh from its constructor.
+  // Device thread, all vCPUs stopped. load() expects a transport fresh from its constructor; after
+  // it returned false neither transport nor device may be used.
   void save(ByteWriter& out) const;
   bool load(ByteReader& in);
 
@@ -69,6 +70,7 @@ class MmioTransport final : public BusDevice, private DeviceHost {
   void notifyQueue(uint32_t queue) noexcept;
   void resetAll() noexcept;
   bool activate() noexcept;
+  bool loadQueues(ByteReader& in, bool active, std::vector<Queue>& queues);
   bool statusHas(uint32_t bits) const noexcept;
   uint64_t offered() const noexcept { return device_.features() | device_.transportFeatures(); }
   void ignored(const char* what) noexcept;

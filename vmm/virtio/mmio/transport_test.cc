@@ -360,13 +360,64 @@ TEST_F(TransportTest, CraftedStateIsRefused) {
     EXPECT_FALSE(copy.load(in)) << size;
   }
   std::string bad = out.bytes();
-  bad[28] = '\xff';  // the size of queue 0, behind 7 fields
-  bad[29] = '\xff';
-  bad[30] = '\xff';
+  bad[33] = '\xff';  // the size of queue 0, behind 8 fields
+  bad[34] = '\xff';
   Recorder other;
   MmioTransport copy(memory_, other, thread_);
   ByteReader in(bad);
   EXPECT_FALSE(copy.load(in));
+}
+
+TEST_F(TransportTest, StateThatNoDriverCanReachIsRefused) {
+  start();
+  ByteWriter out;
+  transport_.save(out);
+  const auto refused = [&](size_t offset, char value) {
+    std::string bad = out.bytes();
+    bad[offset] = value;
+    Recorder other;
+    MmioTransport copy(memory_, other, thread_);
+    ByteReader in(bad);
+    return !copy.load(in) && other.activations == 0;
+  };
+  EXPECT_FALSE(refused(0, out.bytes()[0]));
+  EXPECT_TRUE(refused(0, 0x10));        // status: a bit that there is not
+  EXPECT_TRUE(refused(0, 0x4f));        // running, and asking for its reset
+  EXPECT_TRUE(refused(0, 0x0b));        // active without DRIVER_OK
+  EXPECT_TRUE(refused(4, 0x04));        // interrupt status
+  EXPECT_TRUE(refused(20, 0x40));       // a feature that was not offered
+  EXPECT_TRUE(refused(24, 0x00));       // no VERSION_1
+  EXPECT_TRUE(refused(32, 0x02));       // neither active nor not
+  EXPECT_TRUE(refused(33, 0x07));       // queue 0: size not a power of two
+  EXPECT_TRUE(refused(42, 0x7f));       // queue 0: descriptors outside of memory
+  EXPECT_TRUE(refused(33 + 26, 0x00));  // queue 0 is not ready
+}
+
+TEST_F(TransportTest, InterruptOfASavedDeviceIsRepeated) {
+  start();
+  device_.host->interrupt();
+  ByteWriter out;
+  transport_.save(out);
+  Recorder other;
+  MmioTransport copy(memory_, other, thread_);
+  ByteReader in(out.bytes());
+  ASSERT_TRUE(copy.load(in));
+  uint64_t count = 0;
+  EXPECT_EQ(read(copy.interruptFd(), &count, sizeof count), 8);
+}
+
+TEST_F(TransportTest, DeviceThatBrokeIsSavedAsStopped) {
+  start();
+  device_.host->needsReset("test");
+  ByteWriter out;
+  transport_.save(out);
+  Recorder other;
+  MmioTransport copy(memory_, other, thread_);
+  ByteReader in(out.bytes());
+  ASSERT_TRUE(copy.load(in));
+  EXPECT_TRUE(in.complete());
+  EXPECT_EQ(other.activations, 0);
+  EXPECT_EQ(getFrom(copy, 0x70), status());
 }
 
 }  // namespace

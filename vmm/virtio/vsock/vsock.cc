@@ -43,6 +43,7 @@ void VsockDevice::reset() noexcept {
   from_guest_.reset();
   events_.reset();
   resets_.clear();
+  reset_event_due_ = reset_event_unread_ = false;  // the next driver knows of none
   std::vector<VsockStream*> known;
   for (const auto& [port, stream] : streams_) {
     if (stream->state != State::kGreeting && !stream->request_due) known.push_back(stream.get());
@@ -72,12 +73,27 @@ bool VsockDevice::load(ByteReader& in) {
 void VsockDevice::sendEvent() noexcept {
   if (!reset_event_due_ || !events_) return;
   auto chain = events_->pop();
-  if (!chain) return;
+  if (!chain) {
+    if (events_->broken()) return host_->needsReset("vsock");
+    events_->enableNotifications();
+    return;
+  }
   const virtio_vsock_event event{VIRTIO_VSOCK_EVENT_TRANSPORT_RESET};
   const bool fits = chain->writeAs(0, event);
   events_->push(std::move(*chain), fits ? sizeof event : 0);
   reset_event_due_ = !fits;
+  reset_event_unread_ = fits;
+  event_buffers_left_ = events_->available();
   if (events_->takeInterrupt()) host_->interrupt();
+}
+
+// A connection that the guest hears of before the event would end with the others. Drivers give the
+// buffer back when they have handled what was in it.
+bool VsockDevice::guestHasForgotten() noexcept {
+  if (reset_event_unread_ && events_->enableNotifications(event_buffers_left_)) {
+    reset_event_unread_ = false;
+  }
+  return !reset_event_due_ && !reset_event_unread_;
 }
 
 void VsockDevice::notify() noexcept {
@@ -212,7 +228,7 @@ VsockStream* VsockDevice::nextReady() noexcept {
 // Fills the guest's buffers, one packet per stream and turn, until nobody has anything to send or
 // there are no buffers left (the guest's next notification goes on from here).
 void VsockDevice::sendToGuest() noexcept {
-  if (!to_guest_ || to_guest_->broken()) return;
+  if (!to_guest_ || to_guest_->broken() || !guestHasForgotten()) return;
   to_guest_->disableNotifications();
   uint32_t packets = 0;
   while (packets < to_guest_->size() && !(resets_.empty() && ready_.empty())) {

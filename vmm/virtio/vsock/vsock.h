@@ -44,7 +44,8 @@ class VsockDevice final : public Device {
   void notify() noexcept override;
   void reset() noexcept override;
   std::vector<QueuePosition> queuePositions() const noexcept override;
-  // Streams do not survive: after a load the guest is told to forget its connections.
+  // Streams do not survive: after a load the guest is told to forget its connections, and hears of
+  // no new ones before it has done so.
   void save(ByteWriter& out) const override;
   bool load(ByteReader& in) override;
 
@@ -83,6 +84,7 @@ class VsockDevice final : public Device {
   std::optional<PacketHeader> nextControl(VsockStream& stream) noexcept;
   bool sendData(VsockStream& stream, Chain&& chain) noexcept;
   void sendEvent() noexcept;
+  bool guestHasForgotten() noexcept;
   VsockStream* nextReady() noexcept;
   bool wantsToSend(const VsockStream& stream) const noexcept;
   void enqueue(VsockStream& stream) noexcept;
@@ -102,6 +104,8 @@ class VsockDevice final : public Device {
   uint32_t next_port_ = 0;
   bool listening_ = false;
   bool reset_event_due_ = false;
+  bool reset_event_unread_ = false;  // the guest has it, but has not given its buffer back
+  uint16_t event_buffers_left_ = 0;  // … and had so many others
   std::vector<iovec> slice_;
   std::shared_ptr<char> alive_ = std::make_shared<char>();  // timers look whether we still exist
 

@@ -528,5 +528,32 @@ TEST_F(VsockTest, LoadTellsTheGuestToForgetItsConnections) {
   EXPECT_EQ(events_.get<uint32_t>(event), uint32_t{VIRTIO_VSOCK_EVENT_TRANSPORT_RESET});
 }
 
+// Or the new connection would end with those that it is to forget.
+TEST_F(VsockTest, ConnectionsAfterALoadWaitUntilTheGuestHasForgottenTheOldOnes) {
+  activate();
+  for (int i = 0; i < 3; ++i) ChainBuilder(events_).writable(4).send();
+  ByteWriter out;
+  device_.save(out);
+  ByteReader in(out.bytes());
+  ASSERT_TRUE(device_.load(in));
+  const Fd client = connect();
+  EXPECT_FALSE(next());
+  ChainBuilder(events_).writable(4).send();  // the guest has read the event
+  EXPECT_EQ(nextOperation(), VIRTIO_VSOCK_OP_REQUEST);
+}
+
+TEST_F(VsockTest, DriverThatStartsAnewAfterALoadHasNothingToForget) {
+  activate();
+  ByteWriter out;
+  device_.save(out);
+  ByteReader in(out.bytes());
+  ASSERT_TRUE(device_.load(in));  // without a buffer for the event
+  const Fd client = connect();
+  EXPECT_FALSE(next());
+  device_.reset();
+  activate();
+  EXPECT_EQ(nextOperation(), VIRTIO_VSOCK_OP_REQUEST);
+}
+
 }  // namespace
 }  // namespace hull::vmm::virtio
