@@ -5,6 +5,7 @@
 #include <nlohmann/json.hpp>
 
 #include "cli/commands/context.h"
+#include "cli/commands/device_rates.h"
 #include "cli/terminal/format.h"
 #include "image/types/reference.h"
 
@@ -66,6 +67,7 @@ void addCommit(CLI::App& app, Context& context) {
 void addUpdate(CLI::App& app, Context& context) {
   struct Options {
     std::string memory, reservation, swap, restart, cpuset;
+    DeviceRates device_rates;
     double cpus = 0;
     int64_t shares = 0, quota = 0, period = 0, pids = 0;
     std::vector<std::string> names;
@@ -80,6 +82,7 @@ void addUpdate(CLI::App& app, Context& context) {
   command->add_option("--cpu-quota", o->quota, "Microseconds of each period");
   command->add_option("--cpu-period", o->period, "Period in microseconds");
   command->add_option("--cpuset-cpus", o->cpuset, "CPUs of the host it may use, like 0-2");
+  addDeviceRateOptions(command, o->device_rates);
   command->add_option("--pids-limit", o->pids, "Most processes; -1: no limit");
   command->add_option("--restart", o->restart,
                       "Restart policy: no, always, unless-stopped, on-failure[:N]");
@@ -98,6 +101,7 @@ void addUpdate(CLI::App& app, Context& context) {
     for (const auto& [key, value] : numbers) {
       if (value != 0) body[key] = value;
     }
+    addDeviceRates(o->device_rates, body);
     if (!o->cpuset.empty()) body["CpusetCpus"] = o->cpuset;
     if (!o->restart.empty()) body["RestartPolicy"] = restartPolicy(o->restart);
     if (body.empty()) throw Exit{1, "you must provide one or more flags when using this command"};

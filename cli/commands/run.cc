@@ -15,6 +15,7 @@
 #include "base/error.h"
 #include "cli/client/session.h"
 #include "cli/commands/context.h"
+#include "cli/commands/device_rates.h"
 #include "cli/commands/pull.h"
 #include "cli/terminal/format.h"
 
@@ -45,6 +46,7 @@ struct RunOptions {
   std::vector<std::string> label_files, devices, device_rules, storage, log_opts;
   std::string log_driver, cpuset, reservation, memory_swap, detach_keys;
   std::string ipc, pid, uts, userns, cgroupns, cgroup_parent, runtime, gpus;
+  DeviceRates device_rates;
   int64_t cpu_shares = 0, cpu_quota = 0, cpu_period = 0, oom_score_adj = 0, blkio_weight = 0;
   bool sig_proxy = true, oom_kill_disable = false;
   struct Health {
@@ -78,6 +80,7 @@ void addLimitOptions(CLI::App* command, RunOptions& o) {
                       "Whom the guest kills first, -1000 to 1000");
   command->add_flag("--oom-kill-disable", o.oom_kill_disable, "Accepted for compatibility");
   command->add_option("--blkio-weight", o.blkio_weight, "Accepted for compatibility");
+  addDeviceRateOptions(command, o.device_rates);
   addList(command, "--storage-opt", o.storage, "size=20g: size of its writable disk");
 }
 
@@ -353,6 +356,7 @@ void addHostConfig(const RunOptions& o, json& config) {
   for (const auto& [key, text] : texts) {
     if (!text.empty()) config[key] = text;
   }
+  addDeviceRates(o.device_rates, config);
   if (!o.reservation.empty()) {
     config["MemoryReservation"] = parseSize(o.reservation, "--memory-reservation");
   }

@@ -38,6 +38,7 @@ std::unique_ptr<Vm> Containers::boot(Container& container, bool with_network,
   vm_spec.root = parts_.images->rootDisk(diffIds(container.record()));
   vm_spec.writable_bytes = spec.limits.writable_disk_bytes == 0 ? options_.writable_disk_bytes
                                                                 : spec.limits.writable_disk_bytes;
+  vm_spec.disk_limits = spec.limits.disks;
   state.vm_memory_mib = vm_spec.memory_mib;
   state.vm_vcpus = vm_spec.vcpus;
   std::vector<Attachment> cards;

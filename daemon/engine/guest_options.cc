@@ -204,6 +204,39 @@ std::vector<uint32_t> parseCpuList(const std::string& text, const std::string& o
   return {numbers.begin(), numbers.end()};
 }
 
+namespace {
+
+// A container has one disk, so every path means that one; of several rates for it the least counts.
+// 0 is none.
+uint64_t readRate(const Json& host, const char* key) {
+  uint64_t rate = 0;
+  const Json* list = fields::find(host, key);
+  if (!list) return rate;
+  if (!list->is_array()) fields::wrongType(key, "a list");
+  for (const Json& device : *list) {
+    if (!device.is_object()) fields::wrongType(key, "a list of objects with Path and Rate");
+    const std::string path = fields::text(device, "Path");
+    const int64_t wanted = fields::integer(device, "Rate");
+    if (!path.starts_with("/dev/")) invalid("bad format for device path: \"" + path + "\"");
+    if (wanted < 0) invalid("invalid rate for device: " + path + ": it must not be negative");
+    if (wanted == 0) continue;
+    const auto value = static_cast<uint64_t>(wanted);
+    rate = rate == 0 ? value : std::min(rate, value);
+  }
+  return rate;
+}
+
+DiskLimits readDiskLimits(const Json& host) {
+  DiskLimits limits;
+  limits.read.bytes.per_second = readRate(host, "BlkioDeviceReadBps");
+  limits.read.operations.per_second = readRate(host, "BlkioDeviceReadIOps");
+  limits.write.bytes.per_second = readRate(host, "BlkioDeviceWriteBps");
+  limits.write.operations.per_second = readRate(host, "BlkioDeviceWriteIOps");
+  return limits;
+}
+
+}  // namespace
+
 LimitSpec readLimits(const Json& host) {
   LimitSpec spec;
   readQuota(host, spec);
@@ -221,6 +254,7 @@ LimitSpec readLimits(const Json& host) {
   spec.cpu_shares = static_cast<uint64_t>(shares);
   spec.cpus = parseCpuList(fields::text(host, "CpusetCpus"), "value for cpuset cpus");
   spec.writable_disk_bytes = diskBytes(host);
+  spec.disks = readDiskLimits(host);
   return spec;
 }
 
@@ -250,12 +284,9 @@ std::vector<std::string> optionWarnings(const Json& host) {
     if (value->is_string()) return !value->get_ref<const std::string&>().empty();
     return !value->empty();
   };
-  for (const char* key : {"BlkioWeight", "BlkioWeightDevice", "BlkioDeviceReadBps",
-                          "BlkioDeviceWriteBps", "BlkioDeviceReadIOps", "BlkioDeviceWriteIOps"}) {
-    if (set(key)) {
-      warnings.push_back("Block I/O limits are not applied: a container has a disk of its own");
-      break;
-    }
+  if (set("BlkioWeight") || set("BlkioWeightDevice")) {
+    warnings.emplace_back(
+        "Block I/O weights are not applied: limit it with --device-read-bps, --device-write-bps");
   }
   if (set("CpuRealtimePeriod") || set("CpuRealtimeRuntime")) {
     warnings.emplace_back("Real-time CPU limits are not applied");

@@ -55,6 +55,26 @@ TEST(LimitSpecTest, CpuListsAndDiskSizes) {
   EXPECT_THAT(limitRefusal(R"({"StorageOpt":{"foo":"1"}})"), HasSubstr("\"foo\""));
 }
 
+TEST(LimitSpecTest, DiskRatesAreOfTheContainersDiskWhateverItsPath) {
+  const LimitSpec spec = readLimits(json::parse(
+      R"({"BlkioDeviceReadBps":[{"Path":"/dev/sda","Rate":2000}],
+          "BlkioDeviceWriteBps":[{"Path":"/dev/vda","Rate":9000},{"Path":"/dev/b","Rate":5000}],
+          "BlkioDeviceReadIOps":[{"Path":"/dev/x","Rate":0}],
+          "BlkioDeviceWriteIOps":[{"Path":"/dev/x","Rate":7},{"Path":"/dev/x","Rate":0}]})"));
+  EXPECT_EQ(spec.disks.read.bytes.per_second, 2000u);
+  EXPECT_EQ(spec.disks.write.bytes.per_second, 5000u);
+  EXPECT_EQ(spec.disks.read.operations.per_second, 0u);
+  EXPECT_EQ(spec.disks.write.operations.per_second, 7u);
+  EXPECT_EQ(readLimits(json::parse(R"({"BlkioDeviceReadBps":[]})")).disks, DiskLimits{});
+  for (const char* bad :
+       {"1", "{}", "[1]", R"([{"Rate":1}])", R"([{"Path":"sda","Rate":1}])",
+        R"([{"Path":"/dev/a","Rate":-1}])", R"([{"Path":"/dev/a","Rate":"1"}])"}) {
+    EXPECT_NE(limitRefusal((std::string(R"({"BlkioDeviceReadBps":)") + bad + "}").c_str()),
+              "accepted")
+        << bad;
+  }
+}
+
 TEST(CpuPlacementTest, SharesBecomeNiceness) {
   EXPECT_EQ(nicenessOfShares(0), 0);
   EXPECT_EQ(nicenessOfShares(1024), 0);
@@ -109,7 +129,7 @@ TEST(GuestSpecTest, DevicesOfTheGuestAreGivenAndTheHostsRefused) {
 TEST(OptionWarningsTest, WhatDoesNothingIsSaid) {
   EXPECT_THAT(optionWarnings(json::object()), IsEmpty());
   EXPECT_THAT(optionWarnings({{"BlkioWeight", 10}, {"OomKillDisable", true}}),
-              ElementsAre(HasSubstr("Block I/O"), HasSubstr("OomKillDisable")));
+              ElementsAre(HasSubstr("Block I/O weights"), HasSubstr("OomKillDisable")));
 }
 
 // --- seccomp ---

@@ -174,5 +174,27 @@ TEST_F(LifecycleFlowTest, LimitsAndPolicyAreUpdatedAndKept) {
   containers().remove(box(), true);
 }
 
+TEST_F(LifecycleFlowTest, DiskLimitsReachTheMachineAndItsUpdates) {
+  const auto container = create(
+      "sleep 1000", R"(,"HostConfig":{"BlkioDeviceReadBps":[{"Path":"/dev/sda","Rate":5000}]})");
+  containers().start(container);
+  DiskLimits expected;
+  expected.read.bytes.per_second = 5000;
+  EXPECT_EQ(host_.diskLimits(container->vmFolder()), expected);
+  containers().update(container, R"({"BlkioDeviceWriteIOps":[{"Path":"/dev/sda","Rate":7}]})");
+  expected.write.operations.per_second = 7;
+  EXPECT_EQ(host_.diskLimits(container->vmFolder()), expected);
+  containers().update(container, R"({"PidsLimit":9,"BlkioDeviceReadBps":[]})");
+  EXPECT_EQ(host_.diskLimits(container->vmFolder()), expected);
+  containers().update(container, R"({"BlkioDeviceReadBps":[{"Path":"/dev/sda","Rate":0}]})");
+  expected.read = {};
+  EXPECT_EQ(host_.diskLimits(container->vmFolder()), expected);
+  refusal(ErrorKind::kInvalidArgument, [&] {
+    containers().update(container, R"({"BlkioDeviceReadBps":[{"Path":"sda","Rate":1}]})");
+  });
+  EXPECT_EQ(container->spec().limits.disks, expected);
+  containers().remove(container, true);
+}
+
 }  // namespace
 }  // namespace hull::engine

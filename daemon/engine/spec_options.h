@@ -9,6 +9,7 @@
 
 #include <nlohmann/json_fwd.hpp>
 
+#include "daemon/vm/vm.h"
 #include "guest-init/protocol/protocol.h"
 
 namespace hull::engine {
@@ -43,6 +44,7 @@ struct LimitSpec {
   uint64_t cpu_shares = 0;           // --cpu-shares: the VM's weight among the host's processes
   std::vector<uint32_t> cpus;        // --cpuset-cpus: the host's CPUs the VM may run on; empty: all
   uint64_t writable_disk_bytes = 0;  // --storage-opt size=
+  DiskLimits disks;                  // --device-read-bps and its like
 };
 
 // What the guest is to make of its own kernel.

@@ -22,6 +22,12 @@ void mergeUpdate(const Json& body, Json& host) {
                           "CpuQuota", "NanoCpus", "PidsLimit", "BlkioWeight"}) {
     if (const int64_t value = fields::integer(body, key); value != 0) host[key] = value;
   }
+  // A list that is not empty replaces the one before; a rate of 0 in it ends the limit.
+  for (const char* key : {"BlkioDeviceReadBps", "BlkioDeviceWriteBps", "BlkioDeviceReadIOps",
+                          "BlkioDeviceWriteIOps"}) {
+    const Json* list = fields::find(body, key);
+    if (list && !list->empty()) host[key] = *list;
+  }
   // Two ways of saying the same: the newer one counts.
   if (fields::integer(body, "NanoCpus") != 0) host["CpuQuota"] = host["CpuPeriod"] = 0;
   if (fields::integer(body, "CpuQuota") != 0) host["NanoCpus"] = 0;
@@ -77,6 +83,9 @@ std::vector<std::string> Containers::update(const std::shared_ptr<Container>& co
   if (const auto run = container->run()) {
     checkFits(spec, state, options_, container->id());
     run->vm()->request(container->id(), limitsMessage(spec), kSetLimitsTime);
+    if (spec.limits.disks != container->spec().limits.disks) {
+      run->vm()->setDiskLimits(spec.limits.disks);
+    }
     placeOnCpus(run->vm()->vmmPid(), spec.limits);
   }
   db_.updateDocuments(record);

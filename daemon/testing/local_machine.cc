@@ -44,6 +44,7 @@ struct Machine {
   std::condition_variable changed;
   std::string container;
   std::map<std::string, std::shared_ptr<LocalProcess>> processes;
+  DiskLimits disk_limits;
   std::set<std::string> exited;  // told already, kept for onProcessExit set later
   Vm::EventFunction on_process_exit;
   Vm::ExitFunction on_exit;
@@ -110,6 +111,11 @@ class LocalVm final : public Vm {
     return tarOf(machine_->root(), ".");
   }
 
+  void setDiskLimits(const DiskLimits& limits) override {
+    requireRunning();
+    const std::lock_guard lock(machine_->mutex);
+    machine_->disk_limits = limits;
+  }
   void pause() override { signalAll(SIGSTOP); }
   void resume() override { signalAll(SIGCONT); }
   VmExit stop(std::chrono::milliseconds grace) override {
@@ -422,9 +428,17 @@ void LocalHost::crash(const std::string& directory) {
   LocalVm::endMachine(state_->machines.at(directory), {"killed", ""});
 }
 
+DiskLimits LocalHost::diskLimits(const std::string& directory) {
+  const std::lock_guard lock(state_->mutex);
+  const auto machine = state_->machines.at(directory);
+  const std::lock_guard inner(machine->mutex);
+  return machine->disk_limits;
+}
+
 void LocalHost::usedBy(EngineParts& parts) {
   parts.start_vm = [state = state_](const VmSpec& spec) -> std::unique_ptr<Vm> {
     const auto machine = std::make_shared<Machine>(spec.directory);
+    machine->disk_limits = spec.disk_limits;
     const std::lock_guard lock(state->mutex);
     state->machines[spec.directory] = machine;
     return std::make_unique<LocalVm>(machine);

@@ -23,6 +23,8 @@ class LocalHost {
   void usedBy(EngineParts& parts);
   // The machine in `directory` ends without a word, as if its VMM was killed.
   void crash(const std::string& directory);
+  // What the machine in `directory` was told last.
+  DiskLimits diskLimits(const std::string& directory);
 
   struct State;
 

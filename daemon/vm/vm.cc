@@ -40,6 +40,7 @@ class MachineVm final : public Vm {
   }
 
   Fd openStream(const std::string& container, const guest::OpenStream& stream) override;
+  void setDiskLimits(const DiskLimits& limits) override;
   void pause() override {
     commandVmm(controlSocket(), "pause");
     paused_ = true;
@@ -75,6 +76,12 @@ Fd MachineVm::openStream(const std::string& container, const guest::OpenStream& 
     }
     return socket;
   });
+}
+
+void MachineVm::setDiskLimits(const DiskLimits& limits) {
+  for (const char* disk : {kRootDiskId, kWritableDiskId}) {
+    changeVmmLimits(controlSocket(), {disk, limits.read, limits.write});
+  }
 }
 
 void MachineVm::askForPowerOff(milliseconds grace) {

@@ -21,6 +21,7 @@
 #include "base/stream.h"
 #include "guest-init/protocol/protocol.h"
 #include "image/store/image_store.h"
+#include "vmm/config/vm_config.h"
 
 namespace hull::engine {
 
@@ -41,6 +42,14 @@ struct VmNetwork {
   uint16_t mtu = 1500;
 };
 
+// How fast the guest may read and write each of its two disks, root and writable.
+struct DiskLimits {
+  vmm::IoLimits read;
+  vmm::IoLimits write;
+
+  bool operator==(const DiskLimits&) const = default;
+};
+
 struct VmSpec {
   // Exists. A writable.ext4 in it is used again (a container that is started once more); what else
   // an ended VM left there is replaced.
@@ -49,8 +58,9 @@ struct VmSpec {
   uint32_t vcpus = 1;
   image::RootDisk root;
   uint64_t writable_bytes = uint64_t{10} << 30;  // sparse; 0: no writable disk
+  DiskLimits disk_limits;
   std::vector<std::string> extra_disks;  // files, opened for writing: /dev/vdc, /dev/vdd, …
-  std::vector<VmNetwork> networks;               // guest: eth0, eth1, … in this order
+  std::vector<VmNetwork> networks;       // guest: eth0, eth1, … in this order
 };
 
 struct VmExit {
@@ -107,6 +117,9 @@ class Vm {
 
   // A data stream, past its handshake: blocking socket, raw or chunked as its kind says.
   virtual Fd openStream(const std::string& container, const guest::OpenStream& stream) = 0;
+
+  // Other limits for the disks, at once. The VM has a writable disk.
+  virtual void setDiskLimits(const DiskLimits& limits) = 0;
 
   virtual void pause() = 0;  // whole VM
   virtual void resume() = 0;

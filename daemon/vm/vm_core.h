@@ -94,5 +94,8 @@ inline constexpr const char* kControlSocket = "control.sock";
 inline constexpr const char* kConsoleFile = "console.log";
 inline constexpr const char* kVmmLogFile = "vmm.log";  // what hull-vmm says on standard error
 inline constexpr const char* kWritableFile = "writable.ext4";
+// What the VMM calls the container's disks.
+inline constexpr const char* kRootDiskId = "root";
+inline constexpr const char* kWritableDiskId = "writable";
 
 }  // namespace hull::engine

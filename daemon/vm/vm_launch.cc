@@ -151,8 +151,9 @@ std::string Launch::configuration() {
       pass(openResource(resources_.initramfs, "guest initramfs", "build the target initramfs"));
 
   vmm::DiskConfig root;
-  root.id = "root";
+  root.id = kRootDiskId;
   root.size_bytes = spec_.root.disk_bytes;
+  root.read = spec_.disk_limits.read;
   std::map<std::string, int> opened;  // several segments may be windows onto one file
   for (const auto& segment : spec_.root.segments) {
     auto found = opened.find(segment.path);
@@ -166,7 +167,12 @@ std::string Launch::configuration() {
   if (spec_.writable_bytes != 0) {
     prepareWritableDisk();
     const uint64_t bytes = fileSize(writable_.get());
-    config.disks.push_back({"writable", bytes, false, {{pass(std::move(writable_)), 0, 0, bytes}}});
+    config.disks.push_back({kWritableDiskId,
+                            bytes,
+                            false,
+                            {{pass(std::move(writable_)), 0, 0, bytes}},
+                            spec_.disk_limits.read,
+                            spec_.disk_limits.write});
   }
   for (size_t n = 0; n < spec_.extra_disks.size(); ++n) {
     Fd disk = openFile(spec_.extra_disks[n], O_RDWR);

@@ -295,6 +295,25 @@ TEST_F(VmTest, PauseAndResumeGoThroughTheVmm) {
   EXPECT_EQ(vm->stop(seconds(30)).reason, "poweroff");  // stopping a paused one resumes it
 }
 
+TEST_F(VmTest, DiskLimitsReachTheVmmAtItsStartAndLater) {
+  DiskLimits limits;
+  limits.read.bytes.per_second = 1000;
+  limits.write.operations.per_second = 20;
+  VmSpec limited = spec();
+  limited.disk_limits = limits;
+  const auto vm = Vm::start(resources_, std::move(limited));
+  const auto said = [&] { return readFile(folder_ + "/console.log"); };
+  const vmm::LimitsChange root{"root", limits.read, {}};
+  const vmm::LimitsChange writable{"writable", limits.read, limits.write};
+  EXPECT_THAT(said(), HasSubstr(toJson(root) + "\n" + toJson(writable) + "\n"));
+  DiskLimits other;
+  other.write.bytes.per_second = 3000;
+  vm->setDiskLimits(other);
+  EXPECT_THAT(said(), HasSubstr(toJson(vmm::LimitsChange{"writable", other.read, other.write})));
+  vm->setDiskLimits({});
+  EXPECT_THAT(said(), testing::EndsWith(toJson(vmm::LimitsChange{"writable", {}, {}}) + "\n"));
+}
+
 TEST_F(VmTest, RefusedPauseIsAnError) {
   mode("slow");
   const auto vm = start();

@@ -18,10 +18,10 @@ namespace {
 constexpr size_t kMaxAnswerBytes = 16 * 1024;
 constexpr std::chrono::seconds kAnswerTimeout{15};
 
-nlohmann::json ask(const std::string& socket_path, const std::string& command) {
+nlohmann::json askLine(const std::string& socket_path, const std::string& question) {
   const Deadline deadline = deadlineIn(kAnswerTimeout);
   const Fd socket = connectUnix(socket_path);
-  sendAll(socket.get(), nlohmann::json{{"command", command}}.dump() + "\n", deadline, -1);
+  sendAll(socket.get(), question + "\n", deadline, -1);
   std::string line;
   while (line.find('\n') == std::string::npos) {
     if (line.size() > kMaxAnswerBytes) throw Error(ErrorKind::kCorrupt, "the answer has no end");
@@ -41,6 +41,10 @@ nlohmann::json ask(const std::string& socket_path, const std::string& command) {
   return answer;
 }
 
+nlohmann::json ask(const std::string& socket_path, const std::string& command) {
+  return askLine(socket_path, nlohmann::json{{"command", command}}.dump());
+}
+
 }  // namespace
 
 VmmState vmmState(const std::string& socket_path) {
@@ -54,6 +58,11 @@ VmmState vmmState(const std::string& socket_path) {
 
 void commandVmm(const std::string& socket_path, const std::string& command) {
   inContext(command + " virtual machine", [&] { ask(socket_path, command); });
+}
+
+void changeVmmLimits(const std::string& socket_path, const vmm::LimitsChange& change) {
+  inContext("change the limits of disk " + change.disk,
+            [&] { askLine(socket_path, vmm::toJson(change)); });
 }
 
 }  // namespace hull::engine

@@ -4,6 +4,8 @@
 
 #include <string>
 
+#include "vmm/config/vm_config.h"
+
 namespace hull::engine {
 
 enum class VmmState { kRunning, kPaused };
@@ -11,5 +13,6 @@ enum class VmmState { kRunning, kPaused };
 VmmState vmmState(const std::string& socket_path);
 // "pause", "resume" or "stop".
 void commandVmm(const std::string& socket_path, const std::string& command);
+void changeVmmLimits(const std::string& socket_path, const vmm::LimitsChange& change);
 
 }  // namespace hull::engine

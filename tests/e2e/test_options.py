@@ -66,6 +66,20 @@ class Options(EngineTest):
         self.assertRegex(hull("logs", "-n", "2", name).out, r"^line \d+\nline \d+\n$")
         self.assertIn("A /well", hull("diff", name).out)
 
+    def test_a_limited_disk_holds_a_writer_back_until_the_limit_is_lifted(self):
+        """At 128 KiB a second the 64 MiB take over eight minutes; without a limit they are done before anybody looks again."""
+        name = self.container("--device-write-bps", "/dev/vda:128k", "--", "sh", "-c", "dd if=/dev/zero of=/data bs=1M count=64 conv=fsync")
+        written = lambda: int(hull("exec", name, "cat", "/sys/block/vdb/stat").out.split()[6]) * 512
+        wait_for(lambda: written() > 1 << 20, "it writes")
+        self.assertLess(written(), 64 << 20)
+        self.assertEqual(hull("inspect", "-f", "{{.State.Status}} {{json .HostConfig.BlkioDeviceWriteBps}}", name).out,
+                         'running [{"Path":"/dev/vda","Rate":131072}]\n')
+        self.assertEqual(hull("update", "--device-write-bps", "/dev/vda:0", name).out, name + "\n")
+        self.assertEqual(hull("wait", name).out, "0\n")
+        for rate in ("/dev/vda", "vda:1m", "/dev/vda:fast"):
+            self.assertIn("/dev/vda:10mb" if rate != "/dev/vda:fast" else "invalid size",
+                          hull("create", "--device-read-bps", rate, BUSYBOX, "true", check=False).err)
+
     def test_restarts_follow_the_policy(self):
         name = self.container("--restart", "on-failure:2", "--", "sh", "-c", "echo run; exit 3")
         wait_for(lambda: hull("inspect", "-f", "{{.State.Status}} {{.RestartCount}}", name).out == "exited 2\n", "it gives up")

@@ -53,6 +53,11 @@ class FakeVm {
 
   int run() {
     say("booting " + mode_ + "\n");
+    for (const auto& disk : config_.disks) {
+      if (disk.read != vmm::IoLimits{} || disk.write != vmm::IoLimits{}) {
+        sayLimits({disk.id, disk.read, disk.write});
+      }
+    }
     if (mode_ == "panic") {
       say("Kernel panic - not syncing: no root\n");
       return end("panic", "the guest said so", 10);
@@ -81,6 +86,8 @@ class FakeVm {
  private:
   void say(const std::string& text) const { writeFull(config_.console_fd, text); }
 
+  void sayLimits(const vmm::LimitsChange& limits) const { say(vmm::toJson(limits) + "\n"); }
+
   int end(const std::string& reason, const std::string& detail, int status) const {
     writeFull(config_.status_fd, nlohmann::json{{"reason", reason}, {"detail", detail}}.dump());
     _exit(status);
@@ -97,10 +104,12 @@ class FakeVm {
     bool paused = false;
     for (;;) {
       const Fd client(accept4(config_.control_fd, nullptr, nullptr, SOCK_CLOEXEC));
-      const auto json = nlohmann::json::parse(readLine(client.get()), nullptr, false);
+      const std::string line = readLine(client.get());
+      const auto json = nlohmann::json::parse(line, nullptr, false);
       const std::string command = json.is_object() ? json.value("command", "") : "";
       if (command == "stop") end("terminated", "", 12);
       if (command == "pause" || command == "resume") paused = command == "pause";
+      if (command == "limits") sayLimits(vmm::parseLimitsChange(line));
       nlohmann::json answer{{"ok", true}};
       if (command == "status") answer = {{"state", paused ? "paused" : "running"}};
       if (mode_ == "slow") answer = {{"error", "too slow for that"}};
