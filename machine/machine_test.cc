@@ -159,6 +159,7 @@ TEST_F(PayloadTest, NamesWhatAnEngineLacks) {
   put("hulld", "engine");
   EXPECT_THAT(payloadProblem(source_), HasSubstr("hull-vmm is missing"));
   put("hull-vmm", "vmm");
+  put("hull-share", "share");
   put("hull-initramfs", "initramfs");
   EXPECT_THAT(payloadProblem(source_), HasSubstr("scripts/kernel"));
   put("vmlinux", "kernel");
@@ -247,7 +248,7 @@ TEST(Machine, AnEngineWithoutAKernelIsRefusedBeforeAnythingStarts) {
   MachineOptions options;
   options.paths = pathsIn(directory);
   options.payload_directory = directory.path();
-  for (const char* name : {"hulld", "hull-vmm", "hull-initramfs"}) {
+  for (const char* name : {"hulld", "hull-vmm", "hull-share", "hull-initramfs"}) {
     writeFileAtomic(directory.path() + "/" + name, "x");
   }
   try {

@@ -218,7 +218,7 @@ void diskUsage(Exchange& exchange, Engine& engine) {
   exchange.json(200, dump({{"LayersSize", usage.layers},
                            {"Images", images},
                            {"Containers", containers},
-                           {"Volumes", Json::array()},
+                           {"Volumes", volumesUsageJson(engine)},
                            {"BuildCache", buildCacheUsage(engine)}}));
 }
 
@@ -243,6 +243,7 @@ Router makeRouter(Engine& engine) {
   addImageRoutes(router, engine);
   addBuildRoutes(router, engine);
   addNetworkRoutes(router, engine);
+  addVolumeRoutes(router, engine);
   return router;
 }
 
