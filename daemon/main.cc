@@ -111,8 +111,9 @@ std::string findVirtiofsd() {
   for (const char* path : {"/usr/libexec/virtiofsd", "/usr/lib/qemu/virtiofsd"}) {
     if (fileExists(path)) return path;
   }
-  log::warning("no virtiofsd on this host: no volumes and bind mounts (apt-get install virtiofsd, "
-               "or qemu-system-common where that is its package)");
+  log::warning(
+      "no virtiofsd on this host: no volumes and bind mounts (apt-get install virtiofsd, "
+      "or qemu-system-common where that is its package)");
   return {};
 }
 
@@ -127,8 +128,8 @@ VmResources resourcesOf(const Options& options) {
   resources.template_disk = options.engine.root + "/templates/writable";
   if (geteuid() == 0) resources.vmm_uid_base = kVmmUidBase;
   // Images can be managed without them; a container's start names what is missing.
-  for (const std::string& path : {resources.vmm_program, resources.share_program,
-                                  resources.initramfs, resources.kernel}) {
+  for (const std::string& path :
+       {resources.vmm_program, resources.share_program, resources.initramfs, resources.kernel}) {
     if (!fileExists(path)) {
       log::warning("no " + path +
                    ": no container can be started (build it: ninja programs, and "

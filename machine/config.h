@@ -27,7 +27,7 @@ uint64_t defaultMemoryMib();
 inline constexpr int kQemuChannelFd = 3;
 inline constexpr int kQemuConsoleFd = 4;
 inline constexpr int kQemuLogFd = 5;
-inline constexpr int kQemuLockFd = 6;  // unused by QEMU; its lock ends with the process
+inline constexpr int kQemuLockFd = 6;   // unused by QEMU; its lock ends with the process
 inline constexpr int kQemuShareFd = 7;  // virtiofsd with the host's files
 
 // `share`: with the device of host_share.h.

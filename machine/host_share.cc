@@ -62,9 +62,8 @@ std::optional<HostShare> HostShare::start(const MachinePaths& paths,
                               findVirtiofsd(), folder, "s", "/", "/"});
     options.working_directory = "/";
     options.new_session = true;
-    options.descriptors = {{listener.get(), kListenerFd},
-                           {status.second.get(), kStatusFd},
-                           {errors, STDERR_FILENO}};
+    options.descriptors = {
+        {listener.get(), kListenerFd}, {status.second.get(), kStatusFd}, {errors, STDERR_FILENO}};
     HostShare share(std::move(connection), Subprocess(options));
     status.second.reset();
     FdSource source(status.first.get());

@@ -19,8 +19,8 @@ namespace fs = std::filesystem;
 namespace {
 
 // What the machine may run; those that are there go in.
-constexpr std::array kPrograms = {"hulld", "hull-vmm",   "hull-share",    "hull-initramfs",
-                                  "vmlinux", "hull", "hull-registry"};
+constexpr std::array kPrograms = {"hulld",   "hull-vmm", "hull-share",   "hull-initramfs",
+                                  "vmlinux", "hull",     "hull-registry"};
 constexpr std::array kEngineNeeds = {
     std::pair("hull-vmm", "build it: ninja -C build programs"),
     std::pair("hull-share", "build it: ninja -C build programs"),

@@ -171,7 +171,8 @@ class Supervisor {
     loop_.remove(qemu_->pidfd());
     const int status = qemu_->wait();
     if (!stopping_ && phase_ == MachinePhase::kBooting && share_ && share_->ended()) {
-      log::warning("virtiofsd does not work here: the machine starts again without this host's files");
+      log::warning(
+          "virtiofsd does not work here: the machine starts again without this host's files");
       share_works_ = false;
       share_.reset();
       return startQemu();

@@ -106,7 +106,8 @@ class MountParser {
         {"volume-label", [&] { pair("Labels", value); }},
         {"volume-driver", [&] { mount_["VolumeOptions"]["DriverConfig"]["Name"] = value; }},
         {"volume-opt", [&] { driverOption(value); }},
-        {"tmpfs-size", [&] { mount_["TmpfsOptions"]["SizeBytes"] = parseSize(value, "tmpfs-size"); }},
+        {"tmpfs-size",
+         [&] { mount_["TmpfsOptions"]["SizeBytes"] = parseSize(value, "tmpfs-size"); }},
         {"tmpfs-mode", [&] { mount_["TmpfsOptions"]["Mode"] = mode(value); }}};
     const auto setter = setters.find(key);
     if (setter == setters.end()) {
@@ -185,8 +186,7 @@ std::string absoluteSource(const std::string& source, const ClientPaths& paths) 
   return path;
 }
 
-void addVolumeOption(const std::string& text, const ClientPaths& paths, json& config,
-                     json& host) {
+void addVolumeOption(const std::string& text, const ClientPaths& paths, json& config, json& host) {
   const size_t colon = text.find(':');
   if (colon == std::string::npos) {
     config["Volumes"][text] = json::object();

@@ -1,5 +1,6 @@
-// -v, --mount and --tmpfs in docker's words, as the engine's API has them. Relative paths become the
-// client's (docker/cli: opts/mount.go, cli/compose/loader/volume.go). Pure but for the paths given.
+// -v, --mount and --tmpfs in docker's words, as the engine's API has them. Relative paths become
+// the client's (docker/cli: opts/mount.go, cli/compose/loader/volume.go). Pure but for the paths
+// given.
 #pragma once
 
 #include <nlohmann/json_fwd.hpp>

@@ -72,7 +72,8 @@ TEST(MountOptionTest, AQuotedFieldMayHoldCommas) {
 
 TEST(MountOptionTest, WhatIsWrongIsNamed) {
   EXPECT_THAT(refusal("type=bind,src=/a"), HasSubstr("target is required"));
-  EXPECT_THAT(refusal("target=/x,colour=red"), HasSubstr("unexpected key 'colour' in 'colour=red'"));
+  EXPECT_THAT(refusal("target=/x,colour=red"),
+              HasSubstr("unexpected key 'colour' in 'colour=red'"));
   EXPECT_THAT(refusal("target=/x,source"), HasSubstr("invalid field 'source' must be a key=value"));
   EXPECT_THAT(refusal("target=/x,ro=maybe"), HasSubstr("invalid value for ro: maybe"));
   EXPECT_THAT(refusal("type=bind,src=/a,target=/x,volume-nocopy"),

@@ -66,8 +66,9 @@ struct CreateOptions {
 
 void createCommand(Context& context, const CreateOptions& o) {
   if (!o.name.empty() && !o.name_option.empty()) {
-    throw Exit{1, "conflicting options: cannot specify a volume-name through both --name and as a "
-                  "positional arg"};
+    throw Exit{1,
+               "conflicting options: cannot specify a volume-name through both --name and as a "
+               "positional arg"};
   }
   const json made =
       context.engine().post("/volumes/create", json{{"Name", o.name + o.name_option},
@@ -131,7 +132,8 @@ void addCreate(CLI::App* group, Context& context) {
   auto* create = group->add_subcommand("create", "Create a volume");
   create->add_option("name", o->name, "Its name; a random one when there is none");
   create->add_option("--name", o->name_option, "Its name, as older clients gave it");
-  create->add_option("-d,--driver", o->driver, "local: a folder; disk: an ext4 disk of its own size");
+  create->add_option("-d,--driver", o->driver,
+                     "local: a folder; disk: an ext4 disk of its own size");
   addList(create, "-o,--opt", o->options,
           "Driver option: size=10g (disk); type=none, o=bind, device=/path (local)");
   addList(create, "--label", o->labels, "Label K=V");

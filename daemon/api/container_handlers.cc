@@ -101,8 +101,7 @@ bool containerFits(Engine& engine, const Filters& filters, const Container& cont
          filters.labelsFit(container.spec().labels) && ancestorFits(engine, filters, container) &&
          networkFits(engine, filters, container) && portFits(filters.get("publish"), published) &&
          portFits(filters.get("expose"), container.spec().exposed_ports) &&
-         volumeFits(filters, container) &&
-         filters.allows("health", toString(state.health.status));
+         volumeFits(filters, container) && filters.allows("health", toString(state.health.status));
 }
 
 int64_t createdOf(Engine& engine, const std::string& name) {

@@ -86,7 +86,7 @@ void info(Exchange& exchange, Engine& engine) {
                       {"DriverStatus", Json::array({Json::array({"Root disks", "stitched ext4"})})},
                       {"SystemStatus", nullptr},
                       {"Plugins",
-                       {{"Volume", Json::array()},
+                       {{"Volume", {kDiskDriver, kLocalDriver}},
                         {"Network", {"bridge", "null"}},
                         {"Authorization", nullptr},
                         {"Log", {"json-file"}}}},

@@ -1,5 +1,7 @@
 // Volumes, and what containers have mounted.
 #include <algorithm>
+#include <charconv>
+#include <climits>
 
 #include "daemon/api/filters.h"
 #include "daemon/api/handlers.h"
@@ -9,6 +11,8 @@
 namespace hull::engine::api {
 
 namespace {
+
+constexpr unsigned kAnonymousOnlySince = 42;
 
 bool volumeFits(Volumes& volumes, const Filters& filters, const VolumeRecord& volume) {
   if (filters.has("dangling") &&
@@ -49,11 +53,22 @@ void remove(Exchange& exchange, Engine& engine) {
   exchange.empty(204);
 }
 
+// Of "/v1.41/…"; clients without one are the newest.
+unsigned minorVersion(const std::string& path) {
+  constexpr std::string_view kPrefix = "/v1.";
+  unsigned minor = UINT_MAX;
+  if (path.starts_with(kPrefix)) {
+    std::from_chars(path.data() + kPrefix.size(), path.data() + path.size(), minor);
+  }
+  return minor;
+}
+
 // Since API 1.42 only those without a name, unless all=true.
 void prune(Exchange& exchange, Engine& engine) {
   Volumes& volumes = engine.containers().volumes();
   const Filters filters(exchange.request().query.get("filters"), {"all", "label", "label!"});
-  const bool all = filters.flag("all", false);
+  const bool all =
+      minorVersion(exchange.request().path) < kAnonymousOnlySince || filters.flag("all", false);
   Json deleted = Json::array();
   uint64_t reclaimed = 0;
   for (const VolumeRecord& volume : volumes.list()) {
@@ -102,12 +117,9 @@ Json volumesUsageJson(Engine& engine) {
 Json mountsJson(const Container& container) {
   Json mounts = Json::array();
   for (const MountPoint& point : container.mounts()) {
-    Json mount{{"Type", toString(point.type)},
-               {"Source", point.source},
-               {"Destination", point.destination},
-               {"Mode", point.mode},
-               {"RW", !point.read_only},
-               {"Propagation", point.propagation}};
+    Json mount{{"Type", toString(point.type)},     {"Source", point.source},
+               {"Destination", point.destination}, {"Mode", point.mode},
+               {"RW", !point.read_only},           {"Propagation", point.propagation}};
     if (point.type == MountType::kVolume) {
       mount["Name"] = point.name;
       mount["Driver"] = point.driver;

@@ -36,9 +36,8 @@ void makeSource(const std::string& host_root, const std::string& path) {
       const std::string name = prefix.substr(slash + 1);
       if (!parent || (mkdirat(parent.get(), name.c_str(), 0755) < 0 && errno != EEXIST)) {
         const int cause = errno;
-        throw Error(ErrorKind::kInternal,
-                    "error while creating mount source path '" + path +
-                        "': " + sysError("mkdir " + prefix, cause).what());
+        throw Error(ErrorKind::kInternal, "error while creating mount source path '" + path +
+                                              "': " + sysError("mkdir " + prefix, cause).what());
       }
     }
     if (end == std::string::npos) return;
@@ -55,9 +54,9 @@ void checkSource(const MountPoint& mount, const std::string& host_root) {
   if (mount.create_source) return makeSource(host_root, mount.source);
   const Fd root = openFile(host_root, O_PATH | O_DIRECTORY);
   if (openBelow(root, mount.source)) return;
-  throw Error(ErrorKind::kInvalidArgument,
-              "invalid mount config for type \"bind\": bind source path does not exist: " +
-                  mount.source);
+  throw Error(
+      ErrorKind::kInvalidArgument,
+      "invalid mount config for type \"bind\": bind source path does not exist: " + mount.source);
 }
 
 MountPoint pointOf(const MountRequest& request) {
@@ -115,8 +114,8 @@ void Containers::resolveMounts(const MountRequests& requests, const std::string&
     }
   }
   for (const MountRequest& request : requests.mounts) {
-    MountPoint point = request.type == MountType::kVolume ? volumePoint(request, container)
-                                                          : pointOf(request);
+    MountPoint point =
+        request.type == MountType::kVolume ? volumePoint(request, container) : pointOf(request);
     if (point.type == MountType::kBind) checkSource(point, options_.host_root);
     if (point.type == MountType::kVolume && point.mode.empty()) point.mode = "z";  // as Docker
     put(points, std::move(point));
@@ -197,8 +196,8 @@ Containers::GuestMounts Containers::guestMounts(const Container& container) {
   return mounts;
 }
 
-// New volumes that the container only reads are filled by a machine that runs nothing of it: its own
-// then cannot write to them.
+// New volumes that the container only reads are filled by a machine that runs nothing of it: its
+// own then cannot write to them.
 void Containers::fillReadOnly(Container& container) {
   const auto mounts = container.mounts();
   const bool any = std::any_of(mounts.begin(), mounts.end(), [](const MountPoint& point) {

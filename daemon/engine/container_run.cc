@@ -15,7 +15,7 @@ namespace {
 constexpr std::chrono::seconds kPowerOffTime{10};
 constexpr std::chrono::seconds kOutputDrainTime{10};
 constexpr std::chrono::seconds kCreateTime{60};
-constexpr std::chrono::minutes kFillTime{30};  // of a new volume, with what the image has
+constexpr std::chrono::minutes kFillTime{30};     // of a new volume, with what the image has
 constexpr int64_t kStableRunNs = 10'000'000'000;  // a longer run starts restart delays anew
 constexpr int kKilledExitCode = 137;
 

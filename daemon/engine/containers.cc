@@ -121,7 +121,8 @@ void Containers::insert(ContainerRecord& record, const ContainerState& state,
                         std::string_view name) {
   const bool named = !name.empty();
   std::vector<image::Digest> layers;
-  for (const std::string& diff_id : record.diff_ids) layers.push_back(image::Digest::parse(diff_id));
+  for (const std::string& diff_id : record.diff_ids)
+    layers.push_back(image::Digest::parse(diff_id));
   for (int attempt = 0;; ++attempt) {
     record.name = named ? checkedName(name) : randomName();
     if (attempt > kNameAttempts / 2) record.name += "_" + shortId(record.id).substr(0, 6);

@@ -14,7 +14,7 @@ using fields::Json;
 
 namespace {
 
-constexpr std::array<std::string_view, 6> kPropagations{"shared",  "rshared", "slave",
+constexpr std::array<std::string_view, 6> kPropagations{"shared", "rshared", "slave",
                                                         "rslave", "private", "rprivate"};
 
 [[noreturn]] void invalid(const std::string& message) {

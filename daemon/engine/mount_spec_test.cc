@@ -32,8 +32,7 @@ std::string refusal(const std::function<void()>& work,
 std::string refusedBind(const std::string& text) {
   return refusal([&] { parseBind(text); });
 }
-std::string refusedMount(const std::string& mount,
-                         ErrorKind kind = ErrorKind::kInvalidArgument) {
+std::string refusedMount(const std::string& mount, ErrorKind kind = ErrorKind::kInvalidArgument) {
   return refusal([&] { requests(("{\"Mounts\":[" + mount + "]}").c_str()); }, kind);
 }
 
@@ -66,7 +65,8 @@ TEST(MountSpecTest, ABindNamesAPathAVolumeAName) {
 TEST(MountSpecTest, BadBindsAreRefusedInDockersWords) {
   EXPECT_EQ(refusedBind("a:b:c:d"), "invalid volume specification: 'a:b:c:d'");
   EXPECT_EQ(refusedBind(":/b"), "invalid volume specification: ':/b'");
-  EXPECT_THAT(refusedBind("/a:b"), HasSubstr("invalid mount path: 'b' mount path must be absolute"));
+  EXPECT_THAT(refusedBind("/a:b"),
+              HasSubstr("invalid mount path: 'b' mount path must be absolute"));
   EXPECT_THAT(refusedBind("/a:/"), HasSubstr("destination can't be '/'"));
   EXPECT_THAT(refusedBind("/a:/b/.."), HasSubstr("destination can't be '/'"));
   for (const char* mode : {"x", "ro,rw", "ro,ro", "nocopy", "z,Z", "", "rslave,private"}) {
@@ -115,9 +115,9 @@ TEST(MountSpecTest, BadMountsAreRefusedInDockersWords) {
                              R"({"Subpath":")" + path + "\"}}"),
                 HasSubstr("subpath must be a relative path"));
   }
-  EXPECT_THAT(refusedMount(R"({"Type":"image","Source":"i","Target":"/b"})",
-                           ErrorKind::kNotSupported),
-              HasSubstr("not supported"));
+  EXPECT_THAT(
+      refusedMount(R"({"Type":"image","Source":"i","Target":"/b"})", ErrorKind::kNotSupported),
+      HasSubstr("not supported"));
 }
 
 TEST(MountSpecTest, ADestinationIsUsedOnce) {

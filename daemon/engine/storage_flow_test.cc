@@ -45,7 +45,8 @@ TEST_F(StorageFlow, WithoutAskingForItsVolumesTheyStay) {
 }
 
 TEST_F(StorageFlow, OneThatIsRemovedAtItsEndTakesItsOwnAlong) {
-  const auto container = create("true", R"(,"Volumes":{"/own":{}},"HostConfig":{"AutoRemove":true})");
+  const auto container =
+      create("true", R"(,"Volumes":{"/own":{}},"HostConfig":{"AutoRemove":true})");
   const auto removed = container->wait(Container::WaitCondition::kRemoved);
   containers().start(container);
   ASSERT_TRUE(removed->getFor(std::chrono::minutes(1)));
@@ -60,8 +61,7 @@ TEST_F(StorageFlow, AFailedCreationLeavesNoVolumeOfItsOwn) {
   });
   EXPECT_THAT(names(), IsEmpty());
   create("true", "", "taken");
-  refusal(ErrorKind::kConflict,
-          [&] { create("true", R"(,"Volumes":{"/own":{}})", "taken"); });
+  refusal(ErrorKind::kConflict, [&] { create("true", R"(,"Volumes":{"/own":{}})", "taken"); });
   EXPECT_THAT(names(), IsEmpty());
 }
 
@@ -94,13 +94,13 @@ TEST_F(StorageFlow, VolumesFromTakesWhatTheOtherHas) {
   EXPECT_THAT(volumes().usersOf("data"), SizeIs(2));
   containers().remove(box(), false, true);
   EXPECT_THAT(names(), SizeIs(3)) << "the other uses it still";
-  refusal(ErrorKind::kNotFound, [&] {
-    create("true", R"(,"HostConfig":{"VolumesFrom":["nobody"]})", "third");
-  });
+  refusal(ErrorKind::kNotFound,
+          [&] { create("true", R"(,"HostConfig":{"VolumesFrom":["nobody"]})", "third"); });
 }
 
 TEST_F(StorageFlow, ADiskVolumeIsInOneRunningContainer) {
-  const std::string mount = R"(,"HostConfig":{"Mounts":[{"Type":"volume","Source":"db","Target":"/d",
+  const std::string mount =
+      R"(,"HostConfig":{"Mounts":[{"Type":"volume","Source":"db","Target":"/d",
     "VolumeOptions":{"DriverConfig":{"Name":"disk","Options":{"size":"32m"}}}}]})";
   const auto first = create("sleep 1000", mount), second = create("true", mount, "second");
   containers().start(first);

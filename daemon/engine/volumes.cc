@@ -43,11 +43,11 @@ void checkName(const VolumeRequest& request) {
            "volume name is too short, names should be at least two alphanumeric characters");
   }
   const auto plain = [](unsigned char c) { return std::isalnum(c) != 0 && c < 128; };
-  const bool fits = plain(static_cast<unsigned char>(name.front())) &&
-                    std::all_of(name.begin(), name.end(), [&](char c) {
-                      return plain(static_cast<unsigned char>(c)) || c == '_' || c == '.' ||
-                             c == '-';
-                    });
+  const bool fits =
+      plain(static_cast<unsigned char>(name.front())) &&
+      std::all_of(name.begin(), name.end(), [&](char c) {
+        return plain(static_cast<unsigned char>(c)) || c == '_' || c == '.' || c == '-';
+      });
   if (!fits || name.size() > kMaxNameBytes) {
     refuse(request, "\"" + name.substr(0, kMaxNameBytes) +
                         "\" includes invalid characters for a local volume name, only "
@@ -100,7 +100,8 @@ uint64_t diskBytes(const std::map<std::string, std::string>& options) {
 
 void checkDisk(const VolumeRequest& request) {
   for (const auto& [name, value] : request.options) {
-    if (name != "size") refuse(request, "invalid option: \"" + name + "\" (the disk driver has size)");
+    if (name != "size")
+      refuse(request, "invalid option: \"" + name + "\" (the disk driver has size)");
   }
   const uint64_t bytes = diskBytes(request.options);
   if (bytes < kMinWritableBytes || bytes > kMaxWritableBytes) {
@@ -226,10 +227,10 @@ VolumeRecord Volumes::createLocked(const VolumeRequest& request) {
     const auto found = records_.find(request.name);
     if (found != records_.end()) {
       if (request.driver.empty() || found->second.driver == record.driver) return found->second;
-      throw Error(ErrorKind::kConflict,
-                  "create " + request.name + ": a volume named " + request.name +
-                      " already exists with the " + found->second.driver +
-                      " driver. Choose a different volume name");
+      throw Error(ErrorKind::kConflict, "create " + request.name + ": a volume named " +
+                                            request.name + " already exists with the " +
+                                            found->second.driver +
+                                            " driver. Choose a different volume name");
     }
   }
   makeContents(record);

@@ -40,8 +40,8 @@ class Volumes {
   // `host_root`: where this host's files are (EngineOptions).
   Volumes(StateDb& db, const std::string& root, std::string host_root, EventBus& events);
 
-  std::vector<VolumeRecord> list() const;            // by name
-  VolumeRecord get(const std::string& name) const;   // throws kNotFound in Docker's words
+  std::vector<VolumeRecord> list() const;           // by name
+  VolumeRecord get(const std::string& name) const;  // throws kNotFound in Docker's words
   // One of that name that is there already is the answer, if its driver is the one asked for.
   VolumeRecord create(const VolumeRequest& request);
   void remove(const std::string& name);  // throws kConflict while a container uses it
@@ -58,7 +58,7 @@ class Volumes {
 
   std::string mountpoint(const VolumeRecord& record) const;  // empty: it is a disk
   std::string diskOf(const VolumeRecord& record) const;
-  VmShare shareOf(const VolumeRecord& record) const;  // what the guest is shown of it
+  VmShare shareOf(const VolumeRecord& record) const;   // what the guest is shown of it
   uint64_t bytesOf(const VolumeRecord& record) const;  // what it takes on this host's disk
 
   void publish(const VolumeRecord& record, std::string action,

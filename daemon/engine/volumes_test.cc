@@ -163,8 +163,8 @@ TEST_F(VolumesTest, SizesAddUpWithoutFollowingLinks) {
 }
 
 TEST_F(VolumesTest, RequestsAreRead) {
-  const VolumeRequest request =
-      parseVolumeRequest(R"({"Name":"n","Driver":"disk","DriverOpts":{"size":"1g"},"Labels":null})");
+  const VolumeRequest request = parseVolumeRequest(
+      R"({"Name":"n","Driver":"disk","DriverOpts":{"size":"1g"},"Labels":null})");
   EXPECT_EQ(request.name, "n");
   EXPECT_EQ(request.options.at("size"), "1g");
   refusal(ErrorKind::kInvalidArgument, [] { parseVolumeRequest(R"({"Name":1})"); });

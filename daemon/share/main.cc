@@ -1,14 +1,15 @@
-// hull-share: shows a chosen set of the host's folders and files to one virtual machine, and nothing
-// else. Started by the engine for a VM with shares; makes a mount namespace in which FOLDER holds an
-// entry for each ("0", "1", …), read-only where asked, and becomes virtiofsd on FOLDER, which jails
-// itself there.
+// hull-share: shows a chosen set of the host's folders and files to one virtual machine, and
+// nothing else. Started by the engine for a VM with shares; makes a mount namespace in which FOLDER
+// holds an entry for each ("0", "1", …), read-only where asked, and becomes virtiofsd on FOLDER,
+// which jails itself there.
 //
 //   hull-share SOCKET-FD STATUS-FD VIRTIOFSD FOLDER [FLAGS ROOT SOURCE]…
 //
-// SOCKET-FD listens; the VMM's end is connected already. FLAGS: letters of "r" (read-only), "t" (only
-// the top mount is made read-only), "f" (flat: without what is mounted below), "s" (slave: what the
-// host mounts below later appears), or "-". SOURCE is resolved inside ROOT, which symlinks do not
-// leave. What fails before virtiofsd runs is written to STATUS-FD; its end without a text is success.
+// SOCKET-FD listens; the VMM's end is connected already. FLAGS: letters of "r" (read-only), "t"
+// (only the top mount is made read-only), "f" (flat: without what is mounted below), "s" (slave:
+// what the host mounts below later appears), or "-". SOURCE is resolved inside ROOT, which symlinks
+// do not leave. What fails before virtiofsd runs is written to STATUS-FD; its end without a text is
+// success.
 #include <fcntl.h>
 #include <linux/openat2.h>
 #include <sched.h>
@@ -46,16 +47,15 @@ Fd openSource(const Share& share) {
   how.resolve = RESOLVE_IN_ROOT | RESOLVE_NO_MAGICLINKS;
   const auto open = [&](uint64_t flags) {
     how.flags = flags | O_PATH | O_CLOEXEC;
-    return Fd(static_cast<int>(
-        syscall(SYS_openat2, root.get(), share.source.c_str(), &how, sizeof how)));
+    return Fd(
+        static_cast<int>(syscall(SYS_openat2, root.get(), share.source.c_str(), &how, sizeof how)));
   };
   // O_DIRECTORY first: without it what mounts itself when it is entered is not entered.
   Fd source = open(O_DIRECTORY);
   if (!source && errno == ENOTDIR) source = open(0);
   if (!source) {
     if (errno == ENOENT || errno == ENOTDIR) {
-      throw Error(ErrorKind::kInvalidArgument,
-                  "bind source path does not exist: " + share.source);
+      throw Error(ErrorKind::kInvalidArgument, "bind source path does not exist: " + share.source);
     }
     throw sysError("open " + share.source);
   }
@@ -71,7 +71,8 @@ Fd openSource(const Share& share) {
 }
 
 // A copy of the source's mount that is not attached anywhere yet. What it is mounted with here is
-// for virtiofsd, which neither runs programs nor opens devices; the guest's mount has its own flags.
+// for virtiofsd, which neither runs programs nor opens devices; the guest's mount has its own
+// flags.
 Fd cloneMount(const Share& share, const Fd& source) {
   const unsigned below = share.has('f') ? 0 : AT_RECURSIVE;
   Fd tree(static_cast<int>(syscall(SYS_open_tree, source.get(), "",
@@ -88,8 +89,8 @@ Fd cloneMount(const Share& share, const Fd& source) {
   if (share.has('r') && share.has('t')) {
     attributes = {};
     attributes.attr_set = MOUNT_ATTR_RDONLY;
-    if (syscall(SYS_mount_setattr, tree.get(), "", AT_EMPTY_PATH, &attributes,
-                sizeof attributes) < 0) {
+    if (syscall(SYS_mount_setattr, tree.get(), "", AT_EMPTY_PATH, &attributes, sizeof attributes) <
+        0) {
       throw sysError("make " + share.source + " read-only");
     }
   }

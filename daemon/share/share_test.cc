@@ -94,7 +94,8 @@ TEST_F(ShareTest, DevicesProgramsAndSetUserIdMeanNothingThere) {
 TEST_F(ShareTest, SourcesAreResolvedInsideTheirRoot) {
   std::filesystem::create_symlink("/two", at("/one/absolute"));
   std::filesystem::create_symlink("../../../two", at("/one/up"));
-  const auto seen = look({"-", at(""), "/one/absolute", "-", at(""), "/one/up"}, "cat 0/file 1/file");
+  const auto seen =
+      look({"-", at(""), "/one/absolute", "-", at(""), "/one/up"}, "cat 0/file 1/file");
   EXPECT_EQ(seen.output, "secondsecond") << seen.status;
 }
 
@@ -102,8 +103,7 @@ TEST_F(ShareTest, WhatCannotBeSharedIsNamed) {
   EXPECT_THAT(look({"-", "/", at("/none")}, "").status,
               HasSubstr("bind source path does not exist: " + at("/none")));
   const Fd socket = listenUnix(at("/socket"));
-  EXPECT_THAT(look({"-", "/", at("/socket")}, "").status,
-              HasSubstr("neither a folder nor a file"));
+  EXPECT_THAT(look({"-", "/", at("/socket")}, "").status, HasSubstr("neither a folder nor a file"));
 }
 
 TEST_F(ShareTest, BothVirtiofsdsAreCalledAsTheyWantIt) {

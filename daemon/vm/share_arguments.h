@@ -1,5 +1,5 @@
-// How the distribution's virtiofsd is called: the C one of QEMU (Debian 12) and the Rust one (Debian
-// 13) have different options. Pure; used by hull-share.
+// How the distribution's virtiofsd is called: the C one of QEMU (Debian 12) and the Rust one
+// (Debian 13) have different options. Pure; used by hull-share.
 #pragma once
 
 #include <string>

@@ -4,8 +4,9 @@
 //
 // The VM's folder (VmSpec::directory) holds everything needed to find it again after the engine
 // was killed: vsock.sock and control.sock (bound by the engine, held open by the VMM), vmm.pid,
-// status.json (written by the VMM at its end), console.log, writable.ext4; with shares also share.pid
-// (the process that serves them; it ends with the VMM, and the VM ends with it) and share.log.
+// status.json (written by the VMM at its end), console.log, writable.ext4; with shares also
+// share.pid (the process that serves them; it ends with the VMM, and the VM ends with it) and
+// share.log.
 #pragma once
 
 #include <array>
@@ -47,7 +48,7 @@ struct VmNetwork {
 
 // A folder or file of the host that the guest sees through virtio-fs.
 struct VmShare {
-  std::string source;       // absolute
+  std::string source;      // absolute
   std::string root = "/";  // the source's symlinks do not leave it
   bool read_only = false;
   bool recursive = true;            // with what is mounted below
@@ -64,8 +65,8 @@ struct VmSpec {
   image::RootDisk root;
   uint64_t writable_bytes = uint64_t{10} << 30;  // sparse; 0: no writable disk
   std::vector<std::string> extra_disks;  // files, opened for writing: /dev/vdc, /dev/vdd, …
-  std::vector<VmShare> shares;  // guest: entries "0", "1", … of the device guest::kShareTag
-  std::vector<VmNetwork> networks;               // guest: eth0, eth1, … in this order
+  std::vector<VmShare> shares;      // guest: entries "0", "1", … of the device guest::kShareTag
+  std::vector<VmNetwork> networks;  // guest: eth0, eth1, … in this order
 };
 
 struct VmExit {

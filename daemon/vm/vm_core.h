@@ -94,9 +94,9 @@ inline constexpr const char* kStatusFile = "status.json";
 inline constexpr const char* kVsockSocket = "vsock.sock";
 inline constexpr const char* kControlSocket = "control.sock";
 inline constexpr const char* kConsoleFile = "console.log";
-inline constexpr const char* kVmmLogFile = "vmm.log";  // what hull-vmm says on standard error
+inline constexpr const char* kVmmLogFile = "vmm.log";      // what hull-vmm says on standard error
 inline constexpr const char* kShareLogFile = "share.log";  // what virtiofsd says
-inline constexpr const char* kShareFolder = "shares";    // the place of hull-share's mount
+inline constexpr const char* kShareFolder = "shares";      // the place of hull-share's mount
 inline constexpr const char* kShareSocket = "share.sock";  // while it starts
 inline constexpr const char* kWritableFile = "writable.ext4";
 

@@ -104,9 +104,8 @@ Fd greetGuest(const std::string& directory, Deadline deadline, int pidfd) {
 
 Launch::Launch(const VmResources& resources, VmSpec spec)
     : resources_(resources), spec_(std::move(spec)) {
-  for (const char* stale :
-       {kPidFile, kStatusFile, kConsoleFile, kVmmLogFile, kVsockSocket, kControlSocket,
-        kSharePidFile, kShareLogFile, kShareSocket}) {
+  for (const char* stale : {kPidFile, kStatusFile, kConsoleFile, kVmmLogFile, kVsockSocket,
+                            kControlSocket, kSharePidFile, kShareLogFile, kShareSocket}) {
     ::unlink(path(stale).c_str());
   }
   if (resources_.vmm_uid_base != 0) uid_ = freeVmmUid(resources_.vmm_uid_base);

@@ -32,8 +32,8 @@ class Launch {
   Launch& operator=(const Launch&) = delete;
 
   void spawn();
-  Fd greet();           // throws with what the VMM and the console said last
-  Launched commit();    // the VM is the caller's now
+  Fd greet();         // throws with what the VMM and the console said last
+  Launched commit();  // the VM is the caller's now
 
  private:
   // A descriptor of ours and the number it gets in the VMM.

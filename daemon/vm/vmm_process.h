@@ -1,7 +1,7 @@
-// The hull-vmm process of one VM, or the one that serves its shares: started by this engine process (then its child), or found again
-// through the VM's folder after an engine restart. "vmm.pid" there holds the process id and its
-// start time, so that a reused id is never mistaken for it. Owned by one Vm; kill() from any
-// thread, the rest from one at a time.
+// The hull-vmm process of one VM, or the one that serves its shares: started by this engine process
+// (then its child), or found again through the VM's folder after an engine restart. "vmm.pid" there
+// holds the process id and its start time, so that a reused id is never mistaken for it. Owned by
+// one Vm; kill() from any thread, the rest from one at a time.
 #pragma once
 
 #include <sys/types.h>

@@ -73,8 +73,8 @@ void copyData(int from, int to, uint64_t size) {
 
 uint64_t checkedMib(uint64_t bytes, const std::string& what) {
   if (bytes < kMinWritableBytes || bytes > kMaxWritableBytes) {
-    throw Error(ErrorKind::kInvalidArgument, what + ": " + std::to_string(bytes) +
-                                                 " bytes is not between 16 MiB and 16 TiB");
+    throw Error(ErrorKind::kInvalidArgument,
+                what + ": " + std::to_string(bytes) + " bytes is not between 16 MiB and 16 TiB");
   }
   return (bytes + kMib - 1) / kMib;
 }

@@ -133,7 +133,8 @@ void RootFilesystem::unmountAll() {
     // Not in use any more in the ordinary case; what a straggler still holds goes when it does.
     if (umount2(path.c_str(), 0) < 0 && errno == EBUSY) umount2(path.c_str(), MNT_DETACH);
   }
-  unmountVolumes(state_);
+  // These are not the container's to remove.
+  if (!unmountVolumes(state_)) return;
   try {
     removeTree(AT_FDCWD, state_);
   } catch (const Error&) {

@@ -96,8 +96,7 @@ class Helper {
         if (text.empty()) text = "failed";
       }
       text.resize(std::min(text.size(), kMaxErrorBytes));
-      [[maybe_unused]] const ssize_t sent =
-          ::write(errors.second.get(), text.data(), text.size());
+      [[maybe_unused]] const ssize_t sent = ::write(errors.second.get(), text.data(), text.size());
       _exit(text.empty() ? 0 : 1);
     }
     errors_ = std::move(errors.first);
@@ -117,12 +116,30 @@ class Helper {
   Fd errors_;
 };
 
+class PipeSink final : public Sink {
+ public:
+  explicit PipeSink(int fd) : fd_(fd) {}
+  void write(std::span<const std::byte> bytes) override { writeFull(fd_, bytes); }
+
+ private:
+  int fd_;
+};
+
+class PipeSource final : public Source {
+ public:
+  explicit PipeSource(int fd) : fd_(fd) {}
+  size_t read(std::span<std::byte> into) override { return readSome(fd_, into); }
+
+ private:
+  int fd_;
+};
+
 // Owners, modes, times, links and extended attributes as an archive keeps them.
 void copyContents(const Fd& from, const Fd& to) {
   FdPair pipe = makePipe();
   Helper packer([&] {
     pipe.first.reset();
-    FdSink sink(pipe.second.get());
+    PipeSink sink(pipe.second.get());
     TarWriter tar(sink);
     packContents(from, "", PackKind::kPlain, tar);
     tar.finish();
@@ -130,7 +147,7 @@ void copyContents(const Fd& from, const Fd& to) {
   pipe.second.reset();
   Helper unpacker([&] {
     umask(0);
-    FdSource source(pipe.first.get());
+    PipeSource source(pipe.first.get());
     unpack(source, {to, "", nullptr});
   });
   pipe.first.reset();
@@ -182,12 +199,18 @@ void mountVolumes(const std::string& state, const std::vector<Mount>& mounts) {
   }
 }
 
-void unmountVolumes(const std::string& state) {
-  umount2((state + "/shares").c_str(), MNT_DETACH);
+bool unmountVolumes(const std::string& state) {
+  // Until nothing is mounted there: what comes after may remove what it finds.
+  const auto unmount = [](const std::string& at, int flags) {
+    while (umount2(at.c_str(), flags) == 0) {
+    }
+    return errno == EINVAL || errno == ENOENT;
+  };
+  bool gone = unmount(state + "/shares", MNT_DETACH);
   for (size_t n = 0;; ++n) {
     const std::string at = state + "/volumes/" + std::to_string(n);
-    if (!exists(at)) return;
-    if (umount2(at.c_str(), 0) < 0 && errno == EBUSY) umount2(at.c_str(), MNT_DETACH);
+    if (!exists(at)) return gone;
+    if (!unmount(at, 0)) gone = unmount(at, MNT_DETACH) && gone;
   }
 }
 
@@ -202,9 +225,9 @@ Fd openVolume(const std::string& state, const std::vector<Mount>& all, const Mou
   if (!below && errno == ENOTDIR) below = openInRoot(at.get(), mount.subpath, O_PATH);
   if (!below) {
     const int cause = errno;
-    throw Error(ErrorKind::kInvalidArgument,
-                sysError("mount at " + mount.destination + ": subpath " + mount.subpath, cause)
-                    .what());
+    throw Error(
+        ErrorKind::kInvalidArgument,
+        sysError("mount at " + mount.destination + ": subpath " + mount.subpath, cause).what());
   }
   return below;
 }

@@ -17,7 +17,9 @@ namespace hull::guest {
 
 // Makes both of the mounts that need them.
 void mountVolumes(const std::string& state, const std::vector<Mount>& mounts);
-void unmountVolumes(const std::string& state);  // never throws; what is in use goes when it is not
+// What is in use goes when it is not any more. False: something is mounted still, and nothing below
+// `state` may be removed. Never throws.
+bool unmountVolumes(const std::string& state);
 
 // What `mount` puts into the container, opened with O_PATH. `state` may be relative. Throws
 // kInvalidArgument when a subpath is not there.

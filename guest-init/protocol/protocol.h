@@ -34,7 +34,7 @@ inline constexpr size_t kMaxListItems = 16384;
 inline constexpr uint64_t kRetainedOutputBytes =
     256 * 1024;                                      // per output stream, until acknowledged
 inline constexpr const char* kMainProcess = "main";  // the process id of a container's own command
-inline constexpr const char* kShareTag = "hull";  // the virtio-fs device with the host's folders
+inline constexpr const char* kShareTag = "hull";     // the virtio-fs device with the host's folders
 
 // --- requests, host → guest; the reply is Ok, Failure or the type named ---
 

@@ -49,8 +49,9 @@ class GuestVolumesTest : public testing::Test {
 
 TEST_F(GuestVolumesTest, ANewOneGetsTheImagesFilesOnceAndKeepsWhatIsWritten) {
   machine->ask(options("/full"));
-  EXPECT_EQ(output("ls -A /full; cat /full/file /full/sub/deep; rm -r /full/sub; echo mine > /full/own"),
-            "file\nsub\nfrom the image\ndeep\n");
+  EXPECT_EQ(
+      output("ls -A /full; cat /full/file /full/sub/deep; rm -r /full/sub; echo mine > /full/own"),
+      "file\nsub\nfrom the image\ndeep\n");
   again(options("/full"));
   EXPECT_EQ(output("ls -A /full; cat /full/own"), "file\nown\nmine\n");
 }
@@ -62,7 +63,8 @@ TEST_F(GuestVolumesTest, ItsTopHasTheOwnerAndModeOfTheImagesFolder) {
 
 TEST_F(GuestVolumesTest, WhereTheImageHasNothingAPlaceIsMade) {
   machine->ask(options("/new/deep/place"));
-  EXPECT_EQ(output("ls -A /new/deep/place; echo x > /new/deep/place/f; cat /new/deep/place/f"), "x\n");
+  EXPECT_EQ(output("ls -A /new/deep/place; echo x > /new/deep/place/f; cat /new/deep/place/f"),
+            "x\n");
   EXPECT_EQ(machine->readTree(Kind::kReadChanges).find("new/deep"), std::string::npos)
       << "in no layer";
 }
