@@ -40,7 +40,7 @@ missing_packages() {
     here=
     for package in ${choice//|/ }; do
       dpkg-query -W -f='${db:Status-Status}\n' "$package" 2>/dev/null | grep -qx installed && here=1 && break
-      apt-cache show "$package" >/dev/null 2>&1 && break  # this one, then, and none of the later
+      [[ -n $(apt-cache show "$package" 2>/dev/null) ]] && break  # this one, then, and none of the later
     done
     [[ -n $here ]] || echo "$choice"
   done
