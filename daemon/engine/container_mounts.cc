@@ -74,6 +74,16 @@ MountPoint pointOf(const MountRequest& request) {
   return point;
 }
 
+guest::Mount guestMountOf(const MountPoint& point) {
+  guest::Mount mount;
+  mount.kind = guest::Mount::Kind::kVirtioFs;
+  mount.destination = point.destination;
+  mount.options = point.read_only ? "ro" : "";
+  mount.initialise = point.initialise;
+  mount.subpath = point.subpath;
+  return mount;
+}
+
 // Replaces what is mounted there, or comes behind the others.
 void put(std::vector<MountPoint>& points, MountPoint point) {
   const auto same = std::find_if(points.begin(), points.end(), [&](const MountPoint& each) {
@@ -96,7 +106,7 @@ MountPoint Containers::volumePoint(const MountRequest& request, const std::strin
   point.source = volumes_.mountpoint(record);
   point.driver = record.driver;
   point.own = request.source.empty();
-  point.initialise = request.copy;
+  point.initialise = request.copy && volumes_.mayBeEmpty(record);
   return point;
 }
 
@@ -147,6 +157,23 @@ std::vector<std::string> Containers::diskVolumes(const Container& container) con
   return names;
 }
 
+VmShare Containers::shareOf(const MountPoint& point) {
+  VmShare share;
+  if (point.type == MountType::kVolume) {
+    share = volumes_.shareOf(volumes_.get(point.name));
+  } else {
+    checkSource(point, options_.host_root);
+    share.source = point.source;
+    share.root = options_.host_root;
+    share.recursive = point.recursive;
+    share.recursive_read_only = point.recursive_read_only;
+    share.slave = point.propagation.ends_with("slave");
+  }
+  // Filling a volume needs it writable: see fillReadOnly.
+  share.read_only |= point.read_only && !point.initialise;
+  return share;
+}
+
 // What the virtual machine gets, and what its guest makes of it.
 Containers::GuestMounts Containers::guestMounts(const Container& container) {
   GuestMounts mounts;
@@ -160,34 +187,14 @@ Containers::GuestMounts Containers::guestMounts(const Container& container) {
   }
   for (const MountPoint& point : container.mounts()) {
     if (point.type == MountType::kTmpfs) continue;  // ContainerSpec's
-    guest::Mount mount;
-    mount.destination = point.destination;
-    mount.initialise = point.initialise;
-    mount.subpath = point.subpath;
-    mount.kind = guest::Mount::Kind::kVirtioFs;
-    VmShare share;
-    if (point.type == MountType::kBind) {
-      checkSource(point, options_.host_root);
-      share.source = point.source;
-      share.root = options_.host_root;
-      share.recursive = point.recursive;
-      share.recursive_read_only = point.recursive_read_only;
-      share.slave = point.propagation.ends_with("slave");
+    guest::Mount mount = guestMountOf(point);
+    const auto disk = std::find(disks.begin(), disks.end(), point.name);
+    if (point.type == MountType::kVolume && disk != disks.end()) {
+      mount.kind = guest::Mount::Kind::kDisk;
+      mount.source = Vm::extraDisk(static_cast<size_t>(disk - disks.begin()));
     } else {
-      const VolumeRecord record = volumes_.get(point.name);
-      share = volumes_.shareOf(record);
-      if (record.driver == kDiskDriver) {
-        mount.kind = guest::Mount::Kind::kDisk;
-        const auto at = std::find(disks.begin(), disks.end(), record.name);
-        mount.source = Vm::extraDisk(static_cast<size_t>(at - disks.begin()));
-      }
-    }
-    // Filling a volume needs it writable: see fillReadOnly.
-    share.read_only |= point.read_only && !point.initialise;
-    if (point.read_only) mount.options = "ro";
-    if (mount.kind == guest::Mount::Kind::kVirtioFs) {
       mount.source = std::to_string(mounts.shares.size());
-      mounts.shares.push_back(std::move(share));
+      mounts.shares.push_back(shareOf(point));
     }
     mounts.initialises |= mount.initialise;
     mounts.mounts.push_back(std::move(mount));

@@ -98,6 +98,7 @@ class Containers {
   void resolveMounts(const MountRequests& requests, const std::string& container,
                      std::vector<MountPoint>& points);
   std::vector<std::string> diskVolumes(const Container& container) const;
+  VmShare shareOf(const MountPoint& point);
   GuestMounts guestMounts(const Container& container);
   void fillReadOnly(Container& container);
   void noteInitialised(Container& container);

@@ -347,6 +347,12 @@ VmShare Volumes::shareOf(const VolumeRecord& record) const {
   return share;
 }
 
+bool Volumes::mayBeEmpty(const VolumeRecord& record) const {
+  if (record.driver == kDiskDriver || record.options.contains("device")) return true;
+  std::error_code failed;
+  return fs::directory_iterator(mountpoint(record), failed) == fs::directory_iterator();
+}
+
 uint64_t Volumes::bytesOf(const VolumeRecord& record) const {
   if (record.driver == kDiskDriver) {
     struct stat info;

@@ -59,6 +59,7 @@ class Volumes {
   std::string mountpoint(const VolumeRecord& record) const;  // empty: it is a disk
   std::string diskOf(const VolumeRecord& record) const;
   VmShare shareOf(const VolumeRecord& record) const;   // what the guest is shown of it
+  bool mayBeEmpty(const VolumeRecord& record) const;   // the host does not look into disks
   uint64_t bytesOf(const VolumeRecord& record) const;  // what it takes on this host's disk
 
   void publish(const VolumeRecord& record, std::string action,
