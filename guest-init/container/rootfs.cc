@@ -40,6 +40,11 @@ class InitLayer {
     copyAttributes(base_.get(), init_.get());
   }
 
+  // Of whatever kind: a mount that does not fit it is refused later.
+  bool isThere(const std::string& path) const {
+    return static_cast<bool>(openInRoot(base_.get(), path, O_PATH));
+  }
+
   void addDirectory(const std::string& path) {
     const Fd there = openInRoot(base_.get(), path, O_PATH);
     struct stat info;
@@ -202,8 +207,12 @@ void RootFilesystem::makeInitLayer(const std::string& base) {
   for (const char* path : {"/dev", "/proc", "/sys"}) layer.addDirectory(path);
   for (const char* path : {"/etc/hosts", "/etc/hostname", "/etc/resolv.conf"}) layer.addFile(path);
   layer.addSymlink("/etc/mtab", "/proc/mounts");
-  for (const std::string& path : mount_points_) layer.addDirectory(path);
-  for (const std::string& path : mount_files_) layer.addFile(path);
+  for (const std::string& path : mount_points_) {
+    if (!layer.isThere(path)) layer.addDirectory(path);
+  }
+  for (const std::string& path : mount_files_) {
+    if (!layer.isThere(path)) layer.addFile(path);
+  }
   for (const std::string& path : step_directories_) layer.addDirectory(path);
   for (const std::string& path : step_files_) layer.addFile(path);
 }
