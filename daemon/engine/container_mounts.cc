@@ -199,7 +199,11 @@ Containers::GuestMounts Containers::guestMounts(const Container& container) {
     mounts.initialises |= mount.initialise;
     mounts.mounts.push_back(std::move(mount));
   }
-  volumes_.attachDisks(disks, container.id());
+  volumes_.attachDisks(disks, container.id(), [this](const std::string& holder) {
+    const std::lock_guard lock(mutex_);
+    const auto found = containers_.find(holder);
+    return found == containers_.end() || !found->second->state().running();
+  });
   return mounts;
 }
 

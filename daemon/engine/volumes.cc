@@ -29,6 +29,8 @@ constexpr const char* kDiskFile = "/disk.ext4";
 constexpr std::string_view kNewPrefix = ".new-", kRemovedPrefix = ".removed-";
 constexpr size_t kMaxNameBytes = 255;
 constexpr size_t kMaxLabels = 1024;
+constexpr std::chrono::seconds kDetachTime{60};  // for a machine to power off
+constexpr std::chrono::milliseconds kDetachPoll{200};
 constexpr uint64_t kStatBlockBytes = 512;  // stat(2): st_blocks
 
 [[noreturn]] void refuse(const VolumeRequest& request, const std::string& cause,
@@ -309,22 +311,41 @@ std::vector<std::string> Volumes::usersOf(const std::string& name) const {
   return {found->second.begin(), found->second.end()};
 }
 
-void Volumes::attachDisks(const std::vector<std::string>& names, const std::string& container) {
-  const std::lock_guard lock(mutex_);
+std::optional<std::pair<std::string, std::string>> Volumes::heldByOther(
+    const std::vector<std::string>& names, const std::string& container) const {
   for (const std::string& name : names) {
     const auto found = attached_.find(name);
-    if (found == attached_.end() || found->second == container) continue;
-    throw Error(ErrorKind::kConflict,
-                "attach volume " + name + ": container " + shortId(found->second) +
-                    " has it: a disk volume can be in one running container at a time (stop that "
-                    "one, or use a volume of the local driver)");
+    if (found != attached_.end() && found->second != container) return *found;
+  }
+  return std::nullopt;
+}
+
+void Volumes::attachDisks(const std::vector<std::string>& names, const std::string& container,
+                          const Ending& ending) {
+  const auto deadline = std::chrono::steady_clock::now() + kDetachTime;
+  std::unique_lock lock(mutex_);
+  while (const auto held = heldByOther(names, container)) {
+    const auto [name, holder] = *held;
+    lock.unlock();  // for the caller's own locks
+    if (!ending || !ending(holder) || std::chrono::steady_clock::now() >= deadline) {
+      throw Error(ErrorKind::kConflict,
+                  "attach volume " + name + ": container " + shortId(holder) +
+                      " has it: a disk volume can be in one running container at a time (stop "
+                      "that one, or use a volume of the local driver)");
+    }
+    lock.lock();
+    // It may start to run as well as end: looked at again after a while.
+    detached_.wait_for(lock, kDetachPoll);
   }
   for (const std::string& name : names) attached_[name] = container;
 }
 
 void Volumes::detachDisks(const std::string& container) {
-  const std::lock_guard lock(mutex_);
-  std::erase_if(attached_, [&](const auto& entry) { return entry.second == container; });
+  {
+    const std::lock_guard lock(mutex_);
+    std::erase_if(attached_, [&](const auto& entry) { return entry.second == container; });
+  }
+  detached_.notify_all();
 }
 
 std::string Volumes::mountpoint(const VolumeRecord& record) const {

@@ -5,6 +5,8 @@
 // add up sizes. Owned by Containers. Any thread.
 #pragma once
 
+#include <condition_variable>
+#include <functional>
 #include <map>
 #include <mutex>
 #include <optional>
@@ -52,8 +54,11 @@ class Volumes {
   void release(const std::string& container);  // uses none any more; the volumes stay
   std::vector<std::string> usersOf(const std::string& name) const;  // ids of containers
 
-  // For as long as a virtual machine has them. Throws kConflict naming who has one of them.
-  void attachDisks(const std::vector<std::string>& names, const std::string& container);
+  // For as long as a virtual machine has them. Waits for a holder that is about to let go
+  // (`ending`; a machine takes a while to power off). Throws kConflict naming who has one of them.
+  using Ending = std::function<bool(const std::string& container)>;
+  void attachDisks(const std::vector<std::string>& names, const std::string& container,
+                   const Ending& ending = {});
   void detachDisks(const std::string& container);
 
   std::string mountpoint(const VolumeRecord& record) const;  // empty: it is a disk
@@ -69,6 +74,9 @@ class Volumes {
   std::string folderOf(const std::string& name) const { return folder_ + "/" + name; }
   VolumeRecord createLocked(const VolumeRequest& request);
   void makeContents(const VolumeRecord& record);
+  // A volume of `names` and who else has it; the mutex is held.
+  std::optional<std::pair<std::string, std::string>> heldByOther(
+      const std::vector<std::string>& names, const std::string& container) const;
   void sweep();
   void adopt(const std::string& name);
 
@@ -79,7 +87,8 @@ class Volumes {
   mutable std::mutex mutex_;  // below
   std::map<std::string, VolumeRecord> records_;
   std::map<std::string, std::set<std::string>> users_;  // volume → containers
-  std::map<std::string, std::string> attached_;         // disk volume → container
+  std::condition_variable detached_;
+  std::map<std::string, std::string> attached_;  // disk volume → container
 };
 
 }  // namespace hull::engine

@@ -128,8 +128,17 @@ TEST_F(VolumesTest, ADiskIsSparseAndBelongsToOneMachineAtATime) {
   volumes_->attachDisks({"db"}, "0123456789abcdef");
   EXPECT_THAT(refusal(ErrorKind::kConflict, [&] { volumes_->attachDisks({"db"}, "other"); }),
               HasSubstr("container 0123456789ab has it"));
-  volumes_->detachDisks("0123456789abcdef");
-  volumes_->attachDisks({"db"}, "other");
+  // Who is about to let go is waited for.
+  int looks = 0;
+  volumes_->attachDisks({"db"}, "other", [&](const std::string& holder) {
+    EXPECT_EQ(holder, "0123456789abcdef");
+    if (++looks == 2) volumes_->detachDisks(holder);
+    return true;
+  });
+  EXPECT_EQ(looks, 2);
+  refusal(ErrorKind::kConflict, [&] {
+    volumes_->attachDisks({"db"}, "third", [](const std::string&) { return false; });
+  });
 }
 
 TEST_F(VolumesTest, AKilledEnginesRemainsAreSweptAndDataComesBack) {
