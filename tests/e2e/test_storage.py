@@ -326,7 +326,8 @@ class Faults(unittest.TestCase):
 
     def sharers(self, engine):
         """Process ids of what shares this engine's folders."""
-        script = (f"for p in /proc/[0-9]*; do tr '\\0' ' ' <$p/cmdline 2>/dev/null | grep -q 'virtiofsd.*{engine.root}' && echo ${{p#/proc/}}; done; true")
+        script = ("for p in /proc/[0-9]*; do case $(readlink $p/exe) in */virtiofsd) "
+                  f"grep -aq {engine.root} $p/cmdline && echo ${{p#/proc/}};; esac; done; true")
         return engine_command("sh", "-c", script).out.split()
 
     def state(self, engine, name):
