@@ -98,6 +98,7 @@ int run(int argc, char** argv) {
   addMachineCommands(app, context);
   addEndpointCommands(app, context);
   addNetworkCommands(app, context);
+  addVolumeCommands(app, context);
   dropHelpShortcut(app);
   applyHelp(app);
   try {

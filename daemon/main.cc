@@ -65,6 +65,9 @@ void declare(CLI::App& app, Options& options) {
       ->check(CLI::IsMember({"text", "json"}));
   app.add_option("--root", options.engine.root, "folder of images and containers")
       ->capture_default_str();
+  app.add_option("--host-root", options.engine.host_root,
+                 "folder in which bind mounts' sources are looked up")
+      ->capture_default_str();
   app.add_option("--resources", options.resources,
                  "folder of hull-vmm, hull-initramfs and vmlinux (default: where hulld is)");
   app.add_option("--port-publisher", options.network.port_publisher,
@@ -103,16 +106,30 @@ void declare(CLI::App& app, Options& options) {
   app.set_version_flag("--version,-v", std::string("hulld ") + kHullVersion);
 }
 
+// Debian 13's, then QEMU's, which is the one of Debian 12. Empty: containers go without shares.
+std::string findVirtiofsd() {
+  for (const char* path : {"/usr/libexec/virtiofsd", "/usr/lib/qemu/virtiofsd"}) {
+    if (fileExists(path)) return path;
+  }
+  log::warning(
+      "no virtiofsd on this host: no volumes and bind mounts (apt-get install virtiofsd, "
+      "or qemu-system-common where that is its package)");
+  return {};
+}
+
 VmResources resourcesOf(const Options& options) {
   const std::string folder = options.resources.empty() ? programFolder() : options.resources;
   VmResources resources;
   resources.vmm_program = folder + "/hull-vmm";
+  resources.share_program = folder + "/hull-share";
+  resources.virtiofsd_program = findVirtiofsd();
   resources.initramfs = folder + "/hull-initramfs";
   resources.kernel = folder + "/vmlinux";
   resources.template_disk = options.engine.root + "/templates/writable";
   if (geteuid() == 0) resources.vmm_uid_base = kVmmUidBase;
   // Images can be managed without them; a container's start names what is missing.
-  for (const std::string& path : {resources.vmm_program, resources.initramfs, resources.kernel}) {
+  for (const std::string& path :
+       {resources.vmm_program, resources.share_program, resources.initramfs, resources.kernel}) {
     if (!fileExists(path)) {
       log::warning("no " + path +
                    ": no container can be started (build it: ninja programs, and "

@@ -8,6 +8,7 @@
 #include "base/error.h"
 #include "base/file.h"
 #include "machine/agent.h"
+#include "machine/host_share.h"
 
 namespace hull::machine {
 
@@ -70,7 +71,8 @@ uint64_t defaultMemoryMib() {
 
 // What is fixed here makes the machine reliable: exactly one emulated processor, and no pku, la57,
 // vls, vgif (machine/README.md has the figures).
-std::vector<std::string> qemuArguments(const MachinePaths& paths, const MachineConfig& config) {
+std::vector<std::string> qemuArguments(const MachinePaths& paths, const MachineConfig& config,
+                                       bool share) {
   std::vector<std::string> arguments = {
       config.qemu,
       "-name",
@@ -80,7 +82,7 @@ std::vector<std::string> qemuArguments(const MachinePaths& paths, const MachineC
       "-display",
       "none",
       "-M",
-      "q35",
+      share ? "q35,memory-backend=memory" : "q35",
       "-accel",
       "tcg",
       "-cpu",
@@ -103,6 +105,14 @@ std::vector<std::string> qemuArguments(const MachinePaths& paths, const MachineC
   arguments.insert(arguments.end(), {"-netdev", "user,id=net,ipv6=off", "-device",
                                      "virtio-net-pci,netdev=net,romfile=", "-device",
                                      "virtio-rng-pci", "-device", "virtio-serial-pci"});
+  if (share) {
+    addSocket(arguments, "share", kQemuShareFd);
+    arguments.insert(
+        arguments.end(),
+        {"-object",
+         "memory-backend-memfd,id=memory,share=on,size=" + std::to_string(config.memory_mib) + "M",
+         "-device", std::string("vhost-user-fs-pci,chardev=share,tag=") + kHostShareTag});
+  }
   addSocket(arguments, "channel", kQemuChannelFd);
   arguments.insert(arguments.end(),
                    {"-device", std::string("virtserialport,chardev=channel,name=") + kChannelName});

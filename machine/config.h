@@ -27,8 +27,11 @@ uint64_t defaultMemoryMib();
 inline constexpr int kQemuChannelFd = 3;
 inline constexpr int kQemuConsoleFd = 4;
 inline constexpr int kQemuLogFd = 5;
-inline constexpr int kQemuLockFd = 6;  // unused by QEMU; its lock ends with the process
+inline constexpr int kQemuLockFd = 6;   // unused by QEMU; its lock ends with the process
+inline constexpr int kQemuShareFd = 7;  // virtiofsd with the host's files
 
-std::vector<std::string> qemuArguments(const MachinePaths& paths, const MachineConfig& config);
+// `share`: with the device of host_share.h.
+std::vector<std::string> qemuArguments(const MachinePaths& paths, const MachineConfig& config,
+                                       bool share);
 
 }  // namespace hull::machine

@@ -35,8 +35,8 @@ constexpr std::chrono::milliseconds kPoll{50};
 constexpr size_t kTailLines = 12;
 constexpr size_t kMaxStatusBytes = 64 * 1024;
 constexpr const char* kStateFiles[] = {
-    "config.json",   "data.ext4",      "payload.ext4", "payload.key",  "console.log",
-    "console.log.1", "supervisor.log", "engine.sock",  "control.sock", "emulator.lock"};
+    "config.json",    "data.ext4",  "payload.ext4", "payload.key",  "console.log",  "console.log.1",
+    "supervisor.log", "share.sock", "engine.sock",  "control.sock", "emulator.lock"};
 
 std::string runningProgram() {
   return fs::read_symlink("/proc/self/exe").string();
@@ -317,6 +317,7 @@ void remove(const MachinePaths& paths, const Progress& progress) {
     throw Error(ErrorKind::kConflict, "remove the machine: it was started again meanwhile");
   }
   for (const char* name : kStateFiles) ::unlink((paths.state + "/" + name).c_str());
+  ::rmdir((paths.state + "/share").c_str());
 }
 
 MachineStatus status(const MachineOptions& options) {

@@ -83,7 +83,7 @@ TEST(Config, SurvivesTheWayThroughItsFile) {
 
 TEST(Config, HoldsToTheReliableRecipe) {
   const TemporaryDirectory directory;
-  const auto arguments = qemuArguments(pathsIn(directory), {"qemu", "/a,b", "", 2048});
+  const auto arguments = qemuArguments(pathsIn(directory), {"qemu", "/a,b", "", 2048}, false);
   const auto after = [&](const std::string& option) {
     const auto found = std::find(arguments.begin(), arguments.end(), option);
     return found == arguments.end() ? "" : *(found + 1);
@@ -93,6 +93,17 @@ TEST(Config, HoldsToTheReliableRecipe) {
   EXPECT_THAT(after("-cpu"), HasSubstr("pku=off,la57=off"));
   EXPECT_THAT(after("-append"), HasSubstr("kvm_amd.vls=0 kvm_amd.vgif=0"));
   EXPECT_THAT(arguments, Contains(HasSubstr("file=/a,,b/root.ext4")));
+  EXPECT_THAT(arguments, Not(Contains(HasSubstr("vhost-user-fs"))));
+}
+
+// virtiofsd works on the machine's memory.
+TEST(Config, SharingTheHostNeedsSharedMemory) {
+  const TemporaryDirectory directory;
+  const auto arguments = qemuArguments(pathsIn(directory), {"qemu", "/i", "", 2048}, true);
+  EXPECT_THAT(arguments, Contains("vhost-user-fs-pci,chardev=share,tag=hullhost"));
+  EXPECT_THAT(arguments, Contains("memory-backend-memfd,id=memory,share=on,size=2048M"));
+  EXPECT_THAT(arguments, Contains("q35,memory-backend=memory"));
+  EXPECT_THAT(arguments, Contains("socket,id=share,fd=7"));
 }
 
 TEST(Config, MemoryStaysWithinItsBounds) {
@@ -159,6 +170,7 @@ TEST_F(PayloadTest, NamesWhatAnEngineLacks) {
   put("hulld", "engine");
   EXPECT_THAT(payloadProblem(source_), HasSubstr("hull-vmm is missing"));
   put("hull-vmm", "vmm");
+  put("hull-share", "share");
   put("hull-initramfs", "initramfs");
   EXPECT_THAT(payloadProblem(source_), HasSubstr("scripts/kernel"));
   put("vmlinux", "kernel");
@@ -247,7 +259,7 @@ TEST(Machine, AnEngineWithoutAKernelIsRefusedBeforeAnythingStarts) {
   MachineOptions options;
   options.paths = pathsIn(directory);
   options.payload_directory = directory.path();
-  for (const char* name : {"hulld", "hull-vmm", "hull-initramfs"}) {
+  for (const char* name : {"hulld", "hull-vmm", "hull-share", "hull-initramfs"}) {
     writeFileAtomic(directory.path() + "/" + name, "x");
   }
   try {

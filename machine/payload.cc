@@ -19,10 +19,11 @@ namespace fs = std::filesystem;
 namespace {
 
 // What the machine may run; those that are there go in.
-constexpr std::array kPrograms = {"hulld",   "hull-vmm", "hull-initramfs",
+constexpr std::array kPrograms = {"hulld",   "hull-vmm", "hull-share",   "hull-initramfs",
                                   "vmlinux", "hull",     "hull-registry"};
 constexpr std::array kEngineNeeds = {
     std::pair("hull-vmm", "build it: ninja -C build programs"),
+    std::pair("hull-share", "build it: ninja -C build programs"),
     std::pair("hull-initramfs", "build it: ninja -C build programs"),
     std::pair("vmlinux", "build the guest kernel with scripts/kernel and put it there"),
 };

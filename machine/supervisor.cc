@@ -21,6 +21,7 @@
 #include "machine/agent.h"
 #include "machine/config.h"
 #include "machine/console_log.h"
+#include "machine/host_share.h"
 #include "machine/lock.h"
 #include "machine/machine.h"
 #include "machine/mux.h"
@@ -126,15 +127,21 @@ class Supervisor {
     SubprocessOptions options;
     // The emulator must not outlive its supervisor, whatever ends that.
     options.arguments = {"setpriv", "--pdeathsig", "KILL"};
-    const auto qemu = qemuArguments(paths_, config_);
+    if (share_works_) {
+      auto share = HostShare::start(paths_, config_.payload_directory, STDERR_FILENO);
+      if (share) share_.emplace(std::move(*share));
+    }
+    const auto qemu = qemuArguments(paths_, config_, share_.has_value());
     options.arguments.insert(options.arguments.end(), qemu.begin(), qemu.end());
     options.descriptors = {{channel.second.get(), kQemuChannelFd},
                            {console.second.get(), kQemuConsoleFd},
                            {log.second.get(), kQemuLogFd},
                            {lock.get(), kQemuLockFd},
                            {errors.second.get(), 2}};
+    if (share_) options.descriptors.emplace_back(share_->connection().get(), kQemuShareFd);
     options.working_directory = "/";
     qemu_.emplace(options);
+    if (share_) share_->connection().reset();  // it ends with the emulator
     loop_.add(qemu_->pidfd(), EPOLLIN, [this](uint32_t) { onQemuExit(); });
     for (Fd* from : {&console.first, &log.first, &errors.first}) collect(std::move(*from));
     mux_.emplace(
@@ -163,6 +170,13 @@ class Supervisor {
   void onQemuExit() {
     loop_.remove(qemu_->pidfd());
     const int status = qemu_->wait();
+    if (!stopping_ && phase_ == MachinePhase::kBooting && share_ && share_->ended()) {
+      log::warning(
+          "virtiofsd does not work here: the machine starts again without this host's files");
+      share_works_ = false;
+      share_.reset();
+      return startQemu();
+    }
     if (!stopping_) {
       log::error("the emulator ended by itself with status " + std::to_string(status));
       exit_status_ = 1;
@@ -307,6 +321,8 @@ class Supervisor {
   int64_t started_at_;
   EventLoop loop_;
   Fd signals_, engine_listener_, control_listener_;
+  std::optional<HostShare> share_;
+  bool share_works_ = true;
   std::optional<Subprocess> qemu_;
   std::optional<Mux> mux_;
   MachinePhase phase_ = MachinePhase::kBooting;

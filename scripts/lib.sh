@@ -39,7 +39,8 @@ missing_packages() {
   for choice in $(sed 's/#.*//' "$@" | sort -u); do
     here=
     for package in ${choice//|/ }; do
-      dpkg-query -W -f='${db:Status-Status}\n' "$package" 2>/dev/null | grep -qx installed && here=1
+      dpkg-query -W -f='${db:Status-Status}\n' "$package" 2>/dev/null | grep -qx installed && here=1 && break
+      [[ -n $(apt-cache show "$package" 2>/dev/null) ]] && break  # this one, then, and none of the later
     done
     [[ -n $here ]] || echo "$choice"
   done

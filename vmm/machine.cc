@@ -84,7 +84,12 @@ void Machine::addDevices() {
   addDevice(std::make_unique<virtio::RngDevice>());
   if (config_.balloon) balloon_ = addDevice(std::make_unique<virtio::BalloonDevice>());
   // Last: its back end starts meanwhile.
-  if (config_.fs) addDevice(std::make_unique<virtio::FsDevice>(*config_.fs, loop_));
+  if (config_.fs) {
+    addDevice(std::make_unique<virtio::FsDevice>(
+        *config_.fs, loop_, virtio::VhostUserClient::kReplyTime, [this](std::string_view why) {
+          guestEnds(ExitReason::kError, fmt::format("shared folders are gone: virtiofsd: {}", why));
+        }));
+  }
 }
 
 template <typename Device>

@@ -49,6 +49,7 @@ void addChangeCommands(CLI::App& app, Context& context);  // diff commit update
 void addDoctorCommand(CLI::App& app, Context& context);
 void addMachineCommands(CLI::App& app, Context& context);
 void addNetworkCommands(CLI::App& app, Context& context);  // network ls create connect …
+void addVolumeCommands(CLI::App& app, Context& context);   // volume ls create inspect rm prune
 
 // A subcommand whose options stop at the first positional (docker run IMAGE COMMAND --its-flags):
 // what follows is in `words`. Unknown options before it are an error.

@@ -47,7 +47,7 @@ Finding virtualization(const machine::Detection& detection) {
 
 Finding programs() {
   std::string missing;
-  for (const std::string name : {"hulld", "hull-vmm", "hull-initramfs", "vmlinux"}) {
+  for (const std::string name : {"hulld", "hull-vmm", "hull-share", "hull-initramfs", "vmlinux"}) {
     if (!fileExists(programDirectory() + "/" + name))
       missing += (missing.empty() ? "" : ", ") + name;
   }

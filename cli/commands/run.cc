@@ -13,6 +13,7 @@
 #include <thread>
 
 #include "base/error.h"
+#include "cli/client/mounts.h"
 #include "cli/client/session.h"
 #include "cli/commands/context.h"
 #include "cli/commands/device_rates.h"
@@ -40,6 +41,8 @@ struct RunOptions {
   int stop_timeout = -1;
   std::vector<std::string> env, env_files, labels, publish, add_host, dns, cap_add, cap_drop, tmpfs;
   std::vector<std::string> ulimits, security, volumes, attach, expose, group_add, sysctls, mounts;
+  std::vector<std::string> volumes_from;
+  std::string volume_driver;
   bool entrypoint_given = false;
   std::vector<std::string> networks, aliases, dns_search, dns_options;
   std::vector<std::string> words;  // IMAGE [COMMAND] [ARG…]
@@ -149,8 +152,14 @@ void addCreateOptions(CLI::App* command, RunOptions& o) {
   addList(command, "--tmpfs", o.tmpfs, "Mount a tmpfs: /path[:options]");
   addList(command, "--ulimit", o.ulimits, "Resource limit: name=soft[:hard]");
   addList(command, "--security-opt", o.security, "Security option, like no-new-privileges");
-  addList(command, "-v,--volume", o.volumes, "Bind mount or volume");
-  addList(command, "--mount", o.mounts, "Mount, written as key=value,…");
+  addList(command, "-v,--volume", o.volumes,
+          "Bind mount or volume: [source:]/path[:ro,…]; a path of this host or a volume's name");
+  addList(command, "--mount", o.mounts,
+          "Mount: type=bind|volume|tmpfs,source=…,target=/path[,readonly,…]");
+  addList(command, "--volumes-from", o.volumes_from,
+          "Everything another container has mounted: CONTAINER[:ro]");
+  command->add_option("--volume-driver", o.volume_driver,
+                      "Driver of new volumes of -v: local or disk");
   addList(command, "--group-add", o.group_add, "Additional group");
   addList(command, "--sysctl", o.sysctls, "Kernel parameter of the container, K=V");
   command->add_option("--detach-keys", o.detach_keys, "Keys that detach, ctrl-p,ctrl-q by default");
@@ -417,34 +426,15 @@ json hostConfig(const RunOptions& o, json& exposed) {
       {"DnsOptions", o.dns_options},
       {"CapAdd", o.cap_add},
       {"CapDrop", o.cap_drop},
-      {"Binds", o.volumes},
+      {"VolumesFrom", o.volumes_from},
       {"GroupAdd", o.group_add},
       {"DeviceCgroupRules", o.device_rules}};
   for (const auto& [key, list] : lists) {
     if (!list.empty()) config[key] = list;
   }
-  for (const auto& item : o.mounts) {
-    json mount = json::object();
-    for (size_t start = 0; start <= item.size();) {
-      const size_t comma = std::min(item.find(',', start), item.size());
-      const std::string part = item.substr(start, comma - start);
-      const size_t equals = part.find('=');
-      const std::string key = part.substr(0, equals);
-      const std::string value = equals == std::string::npos ? "true" : part.substr(equals + 1);
-      if (key == "type")
-        mount["Type"] = value;
-      else if (key == "source" || key == "src")
-        mount["Source"] = value;
-      else if (key == "target" || key == "dst" || key == "destination")
-        mount["Target"] = value;
-      else if (key == "readonly" || key == "ro")
-        mount["ReadOnly"] = value != "false";
-      else
-        throw Exit{kExitEngine, fmt::format("invalid --mount \"{}\": unknown key '{}'", item, key)};
-      start = comma + 1;
-    }
-    config["Mounts"].push_back(mount);
-  }
+  const ClientPaths paths = clientPaths();
+  for (const auto& item : o.mounts) config["Mounts"].push_back(mountOption(item, paths));
+  if (!o.volume_driver.empty()) config["VolumeDriver"] = o.volume_driver;
   return config;
 }
 
@@ -452,7 +442,9 @@ json createBody(const RunOptions& o) {
   json exposed = json::object();
   for (const auto& port : o.expose)
     exposed[port.find('/') == std::string::npos ? port + "/tcp" : port] = json::object();
-  const json host = hostConfig(o, exposed);
+  json host = hostConfig(o, exposed), volumes = json::object();
+  const ClientPaths paths = clientPaths();
+  for (const auto& item : o.volumes) addVolumeOption(item, paths, volumes, host);
   const bool attached = !o.detach;
   std::vector<std::string> labels;
   for (const auto& path : o.label_files) {
@@ -471,6 +463,7 @@ json createBody(const RunOptions& o) {
                {"ExposedPorts", exposed},
                {"HostConfig", host},
                {"NetworkingConfig", networkingConfig(o)}};
+  body.update(volumes);
   if (o.words.size() > 1)
     body["Cmd"] = std::vector<std::string>(o.words.begin() + 1, o.words.end());
   if (o.entrypoint_given) {

@@ -64,6 +64,18 @@ bool networkFits(Engine& engine, const Filters& filters, const Container& contai
   });
 }
 
+// A volume's name or a mount's destination.
+bool volumeFits(const Filters& filters, const Container& container) {
+  const auto& wanted = filters.get("volume");
+  if (wanted.empty()) return true;
+  const auto mounts = container.mounts();
+  return std::any_of(mounts.begin(), mounts.end(), [&](const MountPoint& mount) {
+    return std::any_of(wanted.begin(), wanted.end(), [&](const std::string& name) {
+      return name == mount.name || name == mount.destination || name == mount.source;
+    });
+  });
+}
+
 bool portFits(const std::vector<std::string>& wanted, const std::vector<std::string>& have) {
   return wanted.empty() || std::any_of(wanted.begin(), wanted.end(), [&](std::string port) {
            if (port.find('/') == std::string::npos) port += "/tcp";
@@ -89,7 +101,7 @@ bool containerFits(Engine& engine, const Filters& filters, const Container& cont
          filters.labelsFit(container.spec().labels) && ancestorFits(engine, filters, container) &&
          networkFits(engine, filters, container) && portFits(filters.get("publish"), published) &&
          portFits(filters.get("expose"), container.spec().exposed_ports) &&
-         !filters.has("volume") && filters.allows("health", toString(state.health.status));
+         volumeFits(filters, container) && filters.allows("health", toString(state.health.status));
 }
 
 int64_t createdOf(Engine& engine, const std::string& name) {
@@ -166,7 +178,7 @@ void remove(Exchange& exchange, Engine& engine) {
   if (query.flag("link")) {
     throw Error(ErrorKind::kNotSupported, "links are not supported");
   }
-  engine.containers().remove(named(exchange, engine), query.flag("force"));
+  engine.containers().remove(named(exchange, engine), query.flag("force"), query.flag("v"));
   exchange.empty(204);
 }
 

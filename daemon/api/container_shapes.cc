@@ -114,7 +114,7 @@ Json containerJson(Engine& engine, const Container& container) {
           {"ExecIDs", execs.empty() ? Json() : Json(execs)},
           {"HostConfig", Json::parse(record.documents.host_config)},
           {"GraphDriver", {{"Data", nullptr}, {"Name", "hull"}}},
-          {"Mounts", Json::array()},
+          {"Mounts", mountsJson(container)},
           {"Config", config},
           {"NetworkSettings", networkSettings(engine, container, state)}};
 }
@@ -141,7 +141,7 @@ Json containerSummary(Engine& engine, const Container& container, bool with_size
                {"Status", statusText(state)},
                {"HostConfig", {{"NetworkMode", spec.network_mode}}},
                {"NetworkSettings", {{"Networks", networksJson(engine, container, state)}}},
-               {"Mounts", Json::array()}};
+               {"Mounts", mountsJson(container)}};
   if (with_size) {
     const auto image = engine.images().find(container.imageId());
     summary["SizeRw"] = writableBytes(container);

@@ -16,6 +16,7 @@ void addArchiveRoutes(Router& router, Engine& engine);  // cp, export, changes, 
 void addImageRoutes(Router& router, Engine& engine);
 void addTransferRoutes(Router& router, Engine& engine);  // pull, push, load, save, import
 void addBuildRoutes(Router& router, Engine& engine);
-void addNetworkRoutes(Router& router, Engine& engine);  // networks, volumes, swarm's refusals
+void addNetworkRoutes(Router& router, Engine& engine);  // networks, swarm's refusals
+void addVolumeRoutes(Router& router, Engine& engine);
 
 }  // namespace hull::engine::api

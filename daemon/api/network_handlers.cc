@@ -1,4 +1,4 @@
-// Networks, volumes (none yet), and the refusals of what Hull does not have.
+// Networks, and the refusals of what Hull does not have.
 #include <algorithm>
 
 #include "daemon/api/filters.h"
@@ -91,25 +91,6 @@ void disconnectContainer(Exchange& exchange, Engine& engine) {
   exchange.empty(200);
 }
 
-[[noreturn]] void refuse(const char* sentence) {
-  throw Error(ErrorKind::kNotSupported, sentence);
-}
-
-void addVolumeRoutes(Router& router) {
-  router.add("GET", "/volumes", [](Exchange& e) {
-    e.json(200, dump({{"Volumes", Json::array()}, {"Warnings", nullptr}}));
-  });
-  router.add("POST", "/volumes/create", [](Exchange&) { refuse("volumes are not supported yet"); });
-  router.add("POST", "/volumes/prune", [](Exchange& e) {
-    e.json(200, dump({{"VolumesDeleted", Json::array()}, {"SpaceReclaimed", 0}}));
-  });
-  const auto missing = [](Exchange& e) {
-    throw Error(ErrorKind::kNotFound, "get " + e.parameter(0) + ": no such volume");
-  };
-  router.add("GET", "/volumes/{name}", missing);
-  router.add("DELETE", "/volumes/{name}", missing);
-}
-
 }  // namespace
 
 void addNetworkRoutes(Router& router, Engine& engine) {
@@ -126,7 +107,6 @@ void addNetworkRoutes(Router& router, Engine& engine) {
   router.add("POST", "/networks/{name}/connect", [&](Exchange& e) { connectContainer(e, engine); });
   router.add("POST", "/networks/{name}/disconnect",
              [&](Exchange& e) { disconnectContainer(e, engine); });
-  addVolumeRoutes(router);
 
   const auto no_swarm = [](Exchange&) { throw Error(ErrorKind::kUnavailable, kNotSwarm); };
   for (const char* path : {"/swarm", "/nodes", "/services", "/tasks", "/secrets", "/configs"}) {

@@ -34,6 +34,10 @@ size_t networkMembers(Engine& engine, const NetworkRecord& network);  // running
 // The container's networks by name, and NetworkSettings of inspect.
 Json networksJson(Engine& engine, const Container& container, const ContainerState& state);
 Json networkSettings(Engine& engine, const Container& container, const ContainerState& state);
+// `usage`: with what it takes on the disk and how many containers use it.
+Json volumeJson(Engine& engine, const VolumeRecord& volume, bool usage);
+Json volumesUsageJson(Engine& engine);
+Json mountsJson(const Container& container);
 Json eventJson(const Event& event);
 
 }  // namespace hull::engine::api

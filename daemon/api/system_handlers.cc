@@ -86,7 +86,7 @@ void info(Exchange& exchange, Engine& engine) {
                       {"DriverStatus", Json::array({Json::array({"Root disks", "stitched ext4"})})},
                       {"SystemStatus", nullptr},
                       {"Plugins",
-                       {{"Volume", Json::array()},
+                       {{"Volume", {kDiskDriver, kLocalDriver}},
                         {"Network", {"bridge", "null"}},
                         {"Authorization", nullptr},
                         {"Log", {"json-file"}}}},
@@ -218,7 +218,7 @@ void diskUsage(Exchange& exchange, Engine& engine) {
   exchange.json(200, dump({{"LayersSize", usage.layers},
                            {"Images", images},
                            {"Containers", containers},
-                           {"Volumes", Json::array()},
+                           {"Volumes", volumesUsageJson(engine)},
                            {"BuildCache", buildCacheUsage(engine)}}));
 }
 
@@ -243,6 +243,7 @@ Router makeRouter(Engine& engine) {
   addImageRoutes(router, engine);
   addBuildRoutes(router, engine);
   addNetworkRoutes(router, engine);
+  addVolumeRoutes(router, engine);
   return router;
 }
 

@@ -132,6 +132,16 @@ ContainerRecord Container::record() const {
   return record_;
 }
 
+std::vector<MountPoint> Container::mounts() const {
+  const std::lock_guard lock(mutex_);
+  return record_.mounts;
+}
+
+void Container::setMounts(std::vector<MountPoint> mounts) {
+  const std::lock_guard lock(mutex_);
+  record_.mounts = std::move(mounts);
+}
+
 ContainerState Container::state() const {
   const std::lock_guard lock(mutex_);
   return state_;

@@ -91,6 +91,7 @@ class Container {
   const std::string& image() const { return image_; }  // as asked
   const std::string& imageId() const { return image_id_; }
   ContainerRecord record() const;  // a copy, documents and all: not for every one of thousands
+  std::vector<MountPoint> mounts() const;
   ContainerState state() const;
   std::string hostname() const;
   const std::string& folder() const { return folder_; }
@@ -112,6 +113,7 @@ class Container {
   std::unique_lock<std::mutex> operation() { return std::unique_lock(operation_); }
   void setName(const std::string& name);
   void setDocuments(const ContainerDocuments& documents);
+  void setMounts(std::vector<MountPoint> mounts);
   ContainerState change(const std::function<void(ContainerState&)>& edit);
   void beginRun(std::shared_ptr<Run> run);
   void endRun(const ExitResult& result);  // after the state says exited; wakes who waits

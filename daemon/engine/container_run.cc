@@ -14,6 +14,8 @@ namespace {
 
 constexpr std::chrono::seconds kPowerOffTime{10};
 constexpr std::chrono::seconds kOutputDrainTime{10};
+constexpr std::chrono::seconds kCreateTime{60};
+constexpr std::chrono::minutes kFillTime{30};     // of a new volume, with what the image has
 constexpr int64_t kStableRunNs = 10'000'000'000;  // a longer run starts restart delays anew
 constexpr int kKilledExitCode = 137;
 
@@ -47,16 +49,23 @@ std::unique_ptr<Vm> Containers::boot(Container& container, bool with_network,
     vm_spec.networks.push_back({std::move(card.tap), card.mac, card.mtu});
   }
   try {
+    GuestMounts mounts = guestMounts(container);
+    vm_spec.shares = std::move(mounts.shares);
+    vm_spec.extra_disks = std::move(mounts.disks);
     auto vm = parts_.start_vm(std::move(vm_spec));
     configureCards(*vm, cards);
     state.ports = publishPorts(container, cards);
-    vm->request(container.id(), createMessage(spec, container.hostname(), cards, true));
+    auto message = createMessage(spec, container.hostname(), cards, true);
+    message.mounts.insert(message.mounts.end(), mounts.mounts.begin(), mounts.mounts.end());
+    vm->request(container.id(), std::move(message), mounts.initialises ? kFillTime : kCreateTime);
+    if (mounts.initialises) noteInitialised(container);
     if (spec.limits.cpu_quota_us != 0 || spec.limits.memory_low_bytes != 0) {
       vm->request(container.id(), limitsMessage(spec));
     }
     placeOnCpus(vm->vmmPid(), spec.limits);
     return vm;
   } catch (...) {
+    volumes_.detachDisks(container.id());
     if (with_network) detachNetwork(container);
     throw;
   }
@@ -81,9 +90,11 @@ void Containers::launch(const std::shared_ptr<Container>& container) {
   ContainerState started;
   const auto undo = [&] {
     if (const auto vm = run->release()) vm->stop(std::chrono::milliseconds(0));
+    volumes_.detachDisks(container->id());
     detachNetwork(*container);
   };
   try {
+    fillReadOnly(*container);
     run->take(boot(*container, spec.network, started), execExit(run));
     started.pid = run->vm()->vmmPid();
     container->output();  // made now, so that its failure is a failure to start
@@ -120,6 +131,7 @@ void Containers::launch(const std::shared_ptr<Container>& container) {
     if (!spec.health.command.empty()) state.health.status = HealthStatus::kStarting;
   });
   container->beginRun(run);
+  publishMounts(*container, "mount");
   publish(*container, "start");
   tasks_.run("container " + container->id(), [this, container, run] { follow(container, run); });
   watchHealth(container, run);
@@ -160,7 +172,7 @@ void Containers::failStart(const std::shared_ptr<Container>& container, const Er
     state.error = error.what();
   });
   container->endRun({exit_code, ""});  // the start's answer tells the error
-  if (container->spec().auto_remove) removeLocked(container);
+  if (container->spec().auto_remove) removeLocked(container, true);
   throw error;
 }
 
@@ -211,11 +223,14 @@ void Containers::finish(const std::shared_ptr<Container>& container,
     execs_->containerEnded(container->id());
     container->endRun({exit_code, ""});
     // What is removed anyway need not be synced.
+    const bool in_a_hurry = remove && container->mounts().empty();
     if (const auto vm = run->release()) {
-      vm->stop(remove ? std::chrono::milliseconds(0) : kPowerOffTime);
+      vm->stop(in_a_hurry ? std::chrono::milliseconds(0) : kPowerOffTime);
     }
+    volumes_.detachDisks(container->id());
+    publishMounts(*container, "unmount");
     detachNetwork(*container);
-    if (remove) removeLocked(container);
+    if (remove) removeLocked(container, true);
   }
   if (again) restartLater(container);
 }
@@ -239,13 +254,17 @@ void Containers::withGuest(const std::shared_ptr<Container>& container, const Gu
   if (const auto run = container->run()) return work(*run->vm());  // started while we waited
   ContainerState ignored;
   const auto vm = boot(*container, false, ignored);
+  const auto end = [&] {
+    vm->stop(kPowerOffTime);  // orderly: the disk stays
+    volumes_.detachDisks(container->id());
+  };
   try {
     work(*vm);
   } catch (...) {
-    vm->stop(kPowerOffTime);  // orderly all the same: the disk stays
+    end();
     throw;
   }
-  vm->stop(kPowerOffTime);
+  end();
 }
 
 }  // namespace hull::engine

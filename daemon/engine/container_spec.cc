@@ -169,10 +169,6 @@ void refuseList(const Json& host, const char* key, const char* sentence) {
 }
 
 void refuseUnsupported(const Json& host) {
-  refuseList(host, "Binds",
-             "volumes and bind mounts are not supported yet: use docker cp, or COPY the files into "
-             "an image");
-  refuseList(host, "VolumesFrom", "volumes are not supported yet: --volumes-from cannot be used");
   refuseList(host, "DeviceRequests",
              "GPUs and other device requests are not supported: a container is a virtual machine "
              "and sees no device of the host");
@@ -352,29 +348,6 @@ void readResources(const Json& host, ContainerSpec& spec) {
   readUlimits(host, spec);
 }
 
-void readMounts(const Json& host, ContainerSpec& spec) {
-  spec.tmpfs = fields::textMap(host, "Tmpfs");
-  if (const Json* mounts = fields::find(host, "Mounts")) {
-    if (!mounts->is_array()) fields::wrongType("Mounts", "a list");
-    for (const Json& mount : *mounts) {
-      if (fields::text(mount, "Type") != "tmpfs") {
-        notSupported("mounts of type " + fields::text(mount, "Type") + " are not supported yet");
-      }
-      std::string options;
-      if (const Json* tmpfs = fields::find(mount, "TmpfsOptions")) {
-        const int64_t size = fields::integer(*tmpfs, "SizeBytes");
-        if (size > 0) options = "size=" + std::to_string(size);
-      }
-      spec.tmpfs[fields::text(mount, "Target")] = options;
-    }
-  }
-  for (const auto& [path, options] : spec.tmpfs) {
-    if (!path.starts_with('/')) {
-      invalid("invalid mount: \"" + path + "\": mount path must be absolute");
-    }
-  }
-}
-
 void readRestart(const Json& host, ContainerSpec& spec) {
   const Json& policy = host.at("RestartPolicy");
   const std::string name = fields::text(policy, "Name");
@@ -499,7 +472,7 @@ ContainerSpec specOf(const ContainerDocuments& documents) {
   spec.ports = portsOf(config, host);
   readRestart(host, spec);
   readResources(host, spec);
-  readMounts(host, spec);
+  spec.mounts = readMounts(config, host);
   spec.read_only_root = fields::boolean(host, "ReadonlyRootfs");
   spec.extra_hosts = fields::texts(host, "ExtraHosts");
   spec.dns = fields::texts(host, "Dns");

@@ -12,6 +12,7 @@
 #include <string_view>
 #include <vector>
 
+#include "daemon/engine/mount_spec.h"
 #include "daemon/engine/spec_options.h"
 #include "guest-init/protocol/protocol.h"
 #include "image/types/config.h"
@@ -63,7 +64,7 @@ struct ContainerSpec {
   RestartPolicy restart = RestartPolicy::kNo;
   int64_t restart_attempts = 0;  // kOnFailure: 0 is without end
   bool read_only_root = false;
-  std::map<std::string, std::string> tmpfs;  // path → options
+  MountRequests mounts;
   uint64_t shm_bytes = 64 << 20;
   uint64_t capabilities = 0;
   bool privileged = false;

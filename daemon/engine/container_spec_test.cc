@@ -82,7 +82,7 @@ TEST(ContainerSpecTest, HostConfigIsRead) {
   EXPECT_EQ(spec.vcpus, 2u);
   EXPECT_FALSE(spec.network);
   EXPECT_TRUE(spec.read_only_root && spec.no_new_privileges && spec.tty);
-  EXPECT_EQ(spec.tmpfs.at("/t"), "size=1m");
+  EXPECT_EQ(spec.mounts.tmpfs.at("/t"), "size=1m");
   EXPECT_EQ(spec.capabilities, uint64_t{1} << 12);
   EXPECT_EQ(spec.rlimits.at(0).hard, ~uint64_t{0});
   EXPECT_EQ(spec.restart, RestartPolicy::kOnFailure);
@@ -99,13 +99,13 @@ TEST(ContainerSpecTest, HostConfigIsRead) {
 TEST(ContainerSpecTest, RefusesWhatItCannotDoWithAWordOnWhy) {
   const auto kNot = ErrorKind::kNotSupported;
   EXPECT_THAT(refusal(R"({"HostConfig":{"NetworkMode":"host"}})", kNot), HasSubstr("-p instead"));
-  EXPECT_THAT(refusal(R"({"HostConfig":{"Binds":["/a:/b"]}})", kNot), HasSubstr("not supported"));
+  EXPECT_THAT(refusal(R"({"HostConfig":{"Binds":["/a:/b:shared"]}})", kNot), HasSubstr("rslave"));
   EXPECT_THAT(refusal(R"({"HostConfig":{"PidMode":"host"}})", kNot), HasSubstr("namespace"));
   EXPECT_THAT(refusal(R"({"HostConfig":{"Devices":[{}]}})", kNot),
               HasSubstr("no device of the host"));
   EXPECT_THAT(refusal(R"({"HostConfig":{"LogConfig":{"Type":"syslog"}}})", kNot),
               HasSubstr("json-file"));
-  EXPECT_THAT(refusal(R"({"HostConfig":{"Mounts":[{"Type":"bind"}]}})", kNot), HasSubstr("bind"));
+  EXPECT_THAT(refusal(R"({"HostConfig":{"Mounts":[{"Type":"image"}]}})", kNot), HasSubstr("image"));
   EXPECT_THAT(refusal(R"({"HostConfig":{"PortBindings":{"53/sctp":[{}]}}})", kNot),
               HasSubstr("TCP"));
   EXPECT_THAT(refusal(R"({"HostConfig":{"PortBindings":{"53/udp":[{"HostPort":"9-8"}]}}})"),

@@ -56,7 +56,8 @@ Containers::Containers(EngineParts& parts, const EngineOptions& options, EventBu
       options_(options),
       events_(events),
       networks_(networks),
-      db_((makeDirectories(options.root + "/containers", 0711), options.root + "/engine.db")) {}
+      db_((makeDirectories(options.root + "/containers", 0711), options.root + "/engine.db")),
+      volumes_(db_, options.root, options.host_root, events) {}
 
 Containers::~Containers() {
   shutdown();
@@ -100,27 +101,43 @@ Containers::Created Containers::create(std::string_view body, std::string_view n
   checkCpus(spec.limits);
   ContainerState state;
   state.endpoints = networks_.endpointsOf(spec, record.documents.endpoints);
-  const bool named = !name.empty();
   const std::string folder = folderOf(record.id);
-  makeDirectories(folder, 0711);
+  try {
+    resolveMounts(spec.mounts, record.id, record.mounts);
+    makeDirectories(folder, 0711);
+    insert(record, state, name);
+  } catch (...) {
+    volumes_.release(record.id);
+    removeOwnVolumes(record.mounts);
+    std::error_code ignored;
+    std::filesystem::remove_all(folder, ignored);
+    throw;
+  }
+  return {record.id, warningsOf(record.documents)};
+}
+
+// Under the name asked for, or a free one.
+void Containers::insert(ContainerRecord& record, const ContainerState& state,
+                        std::string_view name) {
+  const bool named = !name.empty();
+  std::vector<image::Digest> layers;
+  for (const std::string& diff_id : record.diff_ids)
+    layers.push_back(image::Digest::parse(diff_id));
   for (int attempt = 0;; ++attempt) {
     record.name = named ? checkedName(name) : randomName();
     if (attempt > kNameAttempts / 2) record.name += "_" + shortId(record.id).substr(0, 6);
     try {
-      const auto container = std::make_shared<Container>(record, state, folder);
+      const auto container = std::make_shared<Container>(record, state, folderOf(record.id));
       db_.insert(record, state);
       {
         const std::lock_guard lock(mutex_);
         containers_.emplace(record.id, container);
-        pins_.emplace(record.id, parts_.images->pinLayers(image->config.diff_ids));
+        pins_.emplace(record.id, parts_.images->pinLayers(layers));
       }
       publish(*container, "create");
-      return {record.id, warningsOf(record.documents)};
+      return;
     } catch (const Error& error) {
-      if (!named && error.kind() == ErrorKind::kConflict && attempt < kNameAttempts) continue;
-      std::error_code ignored;
-      std::filesystem::remove_all(folder, ignored);
-      throw;
+      if (named || error.kind() != ErrorKind::kConflict || attempt >= kNameAttempts) throw;
     }
   }
 }
@@ -305,7 +322,7 @@ void Containers::rename(const std::shared_ptr<Container>& container, std::string
 
 // --- removal ---
 
-void Containers::remove(const std::shared_ptr<Container>& container, bool force) {
+void Containers::remove(const std::shared_ptr<Container>& container, bool force, bool volumes) {
   if (!force) checkStep(Step::kRemove, container->state().status, container->id());
   if (force && (container->state().running() || container->state().status == Status::kRestarting)) {
     save(*container, [](ContainerState& state) { state.stopped_by_user = true; });
@@ -317,10 +334,10 @@ void Containers::remove(const std::shared_ptr<Container>& container, bool force)
   if (container->state().running()) {
     checkStep(Step::kRemove, container->state().status, container->id());
   }
-  removeLocked(container);
+  removeLocked(container, volumes);
 }
 
-void Containers::removeLocked(const std::shared_ptr<Container>& container) {
+void Containers::removeLocked(const std::shared_ptr<Container>& container, bool volumes) {
   container->change([](ContainerState& state) { state.status = Status::kRemoving; });
   container->dropOutput();
   // From here on it is gone; what is left of its folder is swept at the next start.
@@ -333,6 +350,9 @@ void Containers::removeLocked(const std::shared_ptr<Container>& container) {
   std::error_code failed;
   std::filesystem::remove_all(container->folder(), failed);
   if (failed) log::warning("remove " + container->folder() + ": " + failed.message());
+  volumes_.detachDisks(container->id());
+  volumes_.release(container->id());
+  if (volumes) removeOwnVolumes(container->mounts());
   publish(*container, "destroy");
   container->markRemoved();
 }

@@ -20,6 +20,7 @@
 #include "daemon/engine/engine_parts.h"
 #include "daemon/engine/events.h"
 #include "daemon/engine/tasks.h"
+#include "daemon/engine/volumes.h"
 
 namespace hull::engine {
 
@@ -60,7 +61,8 @@ class Containers {
   void pause(const std::shared_ptr<Container>& container);
   void unpause(const std::shared_ptr<Container>& container);
   void rename(const std::shared_ptr<Container>& container, std::string_view name);
-  void remove(const std::shared_ptr<Container>& container, bool force);
+  // `volumes`: those that were made for it alone, too.
+  void remove(const std::shared_ptr<Container>& container, bool force, bool volumes = false);
   // Body of POST /containers/{id}/update; returns warnings. Throws kConflict when a running virtual
   // machine cannot be given what is asked.
   std::vector<std::string> update(const std::shared_ptr<Container>& container,
@@ -79,10 +81,29 @@ class Containers {
   void publish(const Container& container, std::string action,
                std::map<std::string, std::string> more = {});
   TaskGroup& tasks() { return tasks_; }
+  Volumes& volumes() { return volumes_; }
 
  private:
   std::unique_ptr<Vm> boot(Container& container, bool with_network, ContainerState& state);
   void launch(const std::shared_ptr<Container>& container);
+  struct GuestMounts {
+    std::vector<VmShare> shares;
+    std::vector<std::string> disks;
+    std::vector<guest::Mount> mounts;
+    bool initialises = false;
+  };
+  void insert(ContainerRecord& record, const ContainerState& state, std::string_view name);
+  MountPoint volumePoint(const MountRequest& request, const std::string& container);
+  // Appends to `points`, also when it throws: what is in there then must be given up.
+  void resolveMounts(const MountRequests& requests, const std::string& container,
+                     std::vector<MountPoint>& points);
+  std::vector<std::string> diskVolumes(const Container& container) const;
+  VmShare shareOf(const MountPoint& point);
+  GuestMounts guestMounts(const Container& container);
+  void fillReadOnly(Container& container);
+  void noteInitialised(Container& container);
+  void publishMounts(const Container& container, const char* action);
+  void removeOwnVolumes(const std::vector<MountPoint>& mounts);
   void beginOutput(Container& container, const std::shared_ptr<Run>& run);
   void signalMain(const std::shared_ptr<Container>& container, uint32_t number);
   void killAndWait(const std::shared_ptr<Container>& container);
@@ -107,7 +128,7 @@ class Containers {
   HealthProbe probe(const std::shared_ptr<Container>& container);
   void recordProbe(const std::shared_ptr<Container>& container, HealthProbe probe);
   void watchHealth(const std::shared_ptr<Container>& container, const std::shared_ptr<Run>& run);
-  void removeLocked(const std::shared_ptr<Container>& container);
+  void removeLocked(const std::shared_ptr<Container>& container, bool volumes);
   void sweepFolders(const std::set<std::string>& recorded);
   void restoreOne(const std::shared_ptr<Container>& container);
   bool adoptRun(const std::shared_ptr<Container>& container);
@@ -120,6 +141,7 @@ class Containers {
   Networks& networks_;
   Execs* execs_ = nullptr;
   StateDb db_;
+  Volumes volumes_;
   mutable std::mutex mutex_;                                      // the map
   std::map<std::string, std::shared_ptr<Container>> containers_;  // by id
   std::map<std::string, std::shared_ptr<void>> pins_;  // the layers of each, against collection

@@ -338,10 +338,11 @@ TEST_F(EngineFlowTest, ContainersOfAnEarlierSchemaAreInTheDefaultNetwork) {
   const auto container = create("true");
   engine_.reset();
   {
-    std::array<const char*, 2> same{"SELECT 1", "SELECT 1"};
+    std::array<const char*, 3> same{"SELECT 1", "SELECT 1", "SELECT 1"};
     image::Database database(root_.path() + "/engine.db", same);
     const auto lock = database.lock();
     database.execute("UPDATE containers SET state = json_remove(state, '$.endpoints')");
+    database.execute("DROP TABLE volumes");
     database.execute("PRAGMA user_version = 1");
   }
   boot();

@@ -64,6 +64,9 @@ void useRealParts(EngineParts& parts);
 
 struct EngineOptions {
   std::string root;  // /var/lib/hull
+  // Where the files are that clients name as bind mounts' sources: another folder than "/" in the
+  // emulated host, which has the user's host there.
+  std::string host_root = "/";
   uint64_t default_memory_bytes = uint64_t{512} << 20;
   uint32_t default_vcpus = 1;
   uint64_t writable_disk_bytes = uint64_t{10} << 30;  // sparse

@@ -33,7 +33,7 @@ guest::CreateContainer createMessage(const ContainerSpec& spec, const std::strin
   message.hostname = hostname;
   message.hosts = containerHosts(spec, hostname, address, gateway);
   message.resolv_conf = containerResolvConf(spec, gateway);
-  for (const auto& [path, options] : spec.tmpfs) {
+  for (const auto& [path, options] : spec.mounts.tmpfs) {
     message.mounts.push_back({guest::Mount::Kind::kTmpfs, "", path, options});
   }
   message.shm_bytes = spec.shm_bytes;

@@ -19,6 +19,9 @@ void Containers::restore(Execs& execs) {
   std::set<std::string> recorded;  // also those that cannot be restored: their folders stay
   for (auto& row : db_.load()) {
     recorded.insert(row.record.id);
+    for (const MountPoint& mount : row.record.mounts) {
+      if (mount.type == MountType::kVolume) volumes_.use(mount.name, row.record.id);
+    }
     try {
       std::vector<image::Digest> layers;
       for (const auto& text : row.record.diff_ids) layers.push_back(image::Digest::parse(text));
@@ -65,6 +68,7 @@ bool Containers::adoptRun(const std::shared_ptr<Container>& container) {
     vm->stop(kStrayPowerOffTime);
     return false;
   }
+  volumes_.attachDisks(diskVolumes(*container), container->id());
   run->take(std::move(vm), execExit(run));
   if (container->spec().network && parts_.network) {
     parts_.network->reattach(container->id());
@@ -83,7 +87,7 @@ void Containers::restoreOne(const std::shared_ptr<Container>& container) {
   const ContainerState state = container->state();
   if (state.status == Status::kRemoving) {
     const auto operation = container->operation();
-    return removeLocked(container);
+    return removeLocked(container, false);
   }
   if (state.running()) {
     try {
@@ -104,7 +108,7 @@ void Containers::restoreOne(const std::shared_ptr<Container>& container) {
     detachNetwork(*container);
     if (container->spec().auto_remove) {
       const auto operation = container->operation();
-      return removeLocked(container);
+      return removeLocked(container, true);
     }
   } else if (auto stray = parts_.adopt_vm(container->vmFolder())) {
     // A start or an end that the engine's death cut short.

@@ -3,6 +3,7 @@
 #include <array>
 
 #include "base/error.h"
+#include "base/log.h"
 #include "daemon/engine/json_fields.h"
 #include "image/store/database.h"
 
@@ -12,7 +13,7 @@ using fields::Json;
 
 namespace {
 
-constexpr std::array<const char*, 2> kMigrations{R"(
+constexpr std::array<const char*, 3> kMigrations{R"(
   CREATE TABLE containers (
     id TEXT PRIMARY KEY,
     name TEXT NOT NULL UNIQUE,
@@ -25,7 +26,13 @@ constexpr std::array<const char*, 2> kMigrations{R"(
   UPDATE containers
   SET state = json_set(state, '$.endpoints', json_array(json_object('network', 'bridge')))
   WHERE json_valid(document) AND json_valid(state)
-    AND json_extract(json_extract(document, '$.host_config'), '$.NetworkMode') = 'bridge';)"};
+    AND json_extract(json_extract(document, '$.host_config'), '$.NetworkMode') = 'bridge';)",
+                                                 R"(
+  CREATE TABLE volumes (
+    name TEXT PRIMARY KEY,
+    created_ns INTEGER NOT NULL,
+    document TEXT NOT NULL
+  );)"};
 
 std::string toJson(const ContainerRecord& record) {
   return fields::dump({{"image", record.image},
@@ -33,7 +40,13 @@ std::string toJson(const ContainerRecord& record) {
                        {"diff_ids", record.diff_ids},
                        {"config", record.documents.config},
                        {"host_config", record.documents.host_config},
-                       {"endpoints", record.documents.endpoints}});
+                       {"endpoints", record.documents.endpoints},
+                       {"mounts", hull::engine::toJson(record.mounts)}});
+}
+
+std::string toJson(const VolumeRecord& record) {
+  return fields::dump(
+      {{"driver", record.driver}, {"labels", record.labels}, {"options", record.options}});
 }
 
 void readDocument(std::string_view text, ContainerRecord& record) {
@@ -43,6 +56,7 @@ void readDocument(std::string_view text, ContainerRecord& record) {
   record.diff_ids = fields::texts(object, "diff_ids");
   record.documents = {fields::text(object, "config"), fields::text(object, "host_config"),
                       fields::text(object, "endpoints")};
+  record.mounts = parseMountPoints(fields::text(object, "mounts"));
 }
 
 }  // namespace
@@ -125,6 +139,41 @@ void StateDb::update(const std::string& id, const ContainerState& state) {
 void StateDb::remove(const std::string& id) {
   const auto lock = impl_->database.lock();
   impl_->database.prepare("DELETE FROM containers WHERE id = ?").bind(id).run();
+}
+
+std::vector<VolumeRecord> StateDb::loadVolumes() {
+  const auto lock = impl_->database.lock();
+  auto select = impl_->database.prepare("SELECT name, created_ns, document FROM volumes");
+  std::vector<VolumeRecord> records;
+  while (select.step()) {
+    VolumeRecord record;
+    record.name = select.text(0);
+    record.created_ns = select.number(1);
+    try {
+      const Json object = fields::parseObject(select.text(2), "its record");
+      record.driver = fields::text(object, "driver");
+      record.labels = fields::textMap(object, "labels");
+      record.options = fields::textMap(object, "options");
+      records.push_back(std::move(record));
+    } catch (const Error& error) {
+      log::error("volume " + record.name + ": " + error.what());
+    }
+  }
+  return records;
+}
+
+void StateDb::insertVolume(const VolumeRecord& record) {
+  const auto lock = impl_->database.lock();
+  impl_->database.prepare("INSERT INTO volumes (name, created_ns, document) VALUES (?,?,?)")
+      .bind(record.name)
+      .bind(record.created_ns)
+      .bind(toJson(record))
+      .run();
+}
+
+void StateDb::removeVolume(const std::string& name) {
+  const auto lock = impl_->database.lock();
+  impl_->database.prepare("DELETE FROM volumes WHERE name = ?").bind(name).run();
 }
 
 }  // namespace hull::engine

@@ -127,7 +127,9 @@ std::unique_ptr<Vm> Vm::start(const VmResources& resources, VmSpec spec) {
     Launch launch(resources, std::move(spec));
     launch.spawn();
     Fd control = launch.greet();
-    auto core = std::make_shared<VmCore>(directory, launch.commit(), std::move(control));
+    Launched launched = launch.commit();
+    auto core = std::make_shared<VmCore>(directory, std::move(launched.vmm), std::move(control),
+                                         std::move(launched.share));
     return std::make_unique<MachineVm>(std::move(core), false);
   });
 }
@@ -136,6 +138,7 @@ std::unique_ptr<Vm> Vm::adopt(const std::string& directory) {
   auto process = VmmProcess::find(directory);
   if (!process) {
     if (!fileExists(directory + "/" + kPidFile)) stopUnknownVmm(directory);
+    endStrayShare(directory);
     return nullptr;
   }
   try {
@@ -145,13 +148,15 @@ std::unique_ptr<Vm> Vm::adopt(const std::string& directory) {
     if (paused) commandVmm(control_socket, "resume");
     Fd control = greetGuest(directory, deadlineIn(kAdoptTimeout), process->pidfd());
     if (paused) commandVmm(control_socket, "pause");
-    auto core = std::make_shared<VmCore>(directory, std::move(*process), std::move(control));
+    auto core = std::make_shared<VmCore>(directory, std::move(*process), std::move(control),
+                                         VmmProcess::find(directory, kSharePidFile));
     return std::make_unique<MachineVm>(std::move(core), paused);
   } catch (const Error& error) {
     // Nothing could ever be asked of it again.
     log::warning("adopt virtual machine " + directory + ": " + error.what() + "; it is ended");
     process->kill(SIGKILL);
     process->waitEnded(static_cast<int>(kTerminateGrace.count()));
+    endStrayShare(directory);
     return nullptr;
   }
 }

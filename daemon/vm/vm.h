@@ -4,7 +4,9 @@
 //
 // The VM's folder (VmSpec::directory) holds everything needed to find it again after the engine
 // was killed: vsock.sock and control.sock (bound by the engine, held open by the VMM), vmm.pid,
-// status.json (written by the VMM at its end), console.log, writable.ext4.
+// status.json (written by the VMM at its end), console.log, writable.ext4; with shares also
+// share.pid (the process that serves them; it ends with the VMM, and the VM ends with it) and
+// share.log.
 #pragma once
 
 #include <array>
@@ -32,6 +34,9 @@ struct VmResources {
   std::string initramfs;    // hull-initramfs
   // Where templates of writable disks are kept: a path, each size adds "-<MiB>"; made on first use.
   std::string template_disk;
+  // hull-share and what it becomes; needed for VMs with shares only.
+  std::string share_program;
+  std::string virtiofsd_program;
   uint32_t vmm_uid_base = 0;  // each VM gets a uid of its own from here; 0: keep the engine's
   std::chrono::milliseconds boot_timeout = std::chrono::seconds(60);
 };
@@ -50,6 +55,16 @@ struct DiskLimits {
   bool operator==(const DiskLimits&) const = default;
 };
 
+// A folder or file of the host that the guest sees through virtio-fs.
+struct VmShare {
+  std::string source;      // absolute
+  std::string root = "/";  // the source's symlinks do not leave it
+  bool read_only = false;
+  bool recursive = true;            // with what is mounted below
+  bool recursive_read_only = true;  // that as well
+  bool slave = false;               // and with what the host mounts there later
+};
+
 struct VmSpec {
   // Exists. A writable.ext4 in it is used again (a container that is started once more); what else
   // an ended VM left there is replaced.
@@ -60,7 +75,8 @@ struct VmSpec {
   uint64_t writable_bytes = uint64_t{10} << 30;  // sparse; 0: no writable disk
   DiskLimits disk_limits;
   std::vector<std::string> extra_disks;  // files, opened for writing: /dev/vdc, /dev/vdd, …
-  std::vector<VmNetwork> networks;       // guest: eth0, eth1, … in this order
+  std::vector<VmShare> shares;      // guest: entries "0", "1", … of the device guest::kShareTag
+  std::vector<VmNetwork> networks;  // guest: eth0, eth1, … in this order
 };
 
 struct VmExit {

@@ -65,9 +65,11 @@ std::optional<VmExit> readExitStatus(const std::string& directory) {
   return exit;
 }
 
-VmCore::VmCore(std::string directory, VmmProcess process, Fd control)
+VmCore::VmCore(std::string directory, VmmProcess process, Fd control,
+               std::optional<VmmProcess> share)
     : directory_(std::move(directory)),
       process_(std::move(process)),
+      share_(std::move(share)),
       control_(std::move(control)),
       wakeup_(eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK)) {
   if (!wakeup_) throw sysError("create event descriptor");
@@ -148,6 +150,8 @@ void VmCore::loseConnection(const std::string& why, bool guests_fault) {
 
 void VmCore::recordExit() {
   const auto status = process_.reap();
+  // Before anybody is told: what the guest wrote to its folders is theirs now.
+  if (share_) endShareProcess(*share_);
   VmExit exit = readExitStatus(directory_).value_or(VmExit{"killed", {}});
   const Lock lock(mutex_);
   if (!ended_for_.empty()) {
@@ -289,7 +293,10 @@ void VmCore::close(bool leave_running) {
     process_.kill(SIGKILL);  // the reader collects it
   }
   if (reader_.joinable()) reader_.join();
-  if (leave_running) process_.abandon();
+  if (leave_running) {
+    process_.abandon();
+    if (share_) share_->abandon();
+  }
   shutdown(control_.get(), SHUT_RDWR);
   if (!deliverer_.joinable()) return;
   // A callback may be what lets go of the VM.

@@ -28,7 +28,8 @@ inline constexpr std::chrono::seconds kLostConnectionGrace{20};
 class VmCore : public std::enable_shared_from_this<VmCore> {
  public:
   // `control` is past Hello. Call run() next.
-  VmCore(std::string directory, VmmProcess process, Fd control);
+  VmCore(std::string directory, VmmProcess process, Fd control,
+         std::optional<VmmProcess> share = std::nullopt);
 
   void run();
   guest::Message request(const std::string& container, guest::Message message,
@@ -61,6 +62,7 @@ class VmCore : public std::enable_shared_from_this<VmCore> {
 
   const std::string directory_;
   VmmProcess process_;
+  std::optional<VmmProcess> share_;  // serves the guest's folders; reader's until it has ended
   const Fd control_;
   const Fd wakeup_;                  // eventfd: close()
   FrameAssembler assembler_;         // reader's
@@ -92,7 +94,10 @@ inline constexpr const char* kStatusFile = "status.json";
 inline constexpr const char* kVsockSocket = "vsock.sock";
 inline constexpr const char* kControlSocket = "control.sock";
 inline constexpr const char* kConsoleFile = "console.log";
-inline constexpr const char* kVmmLogFile = "vmm.log";  // what hull-vmm says on standard error
+inline constexpr const char* kVmmLogFile = "vmm.log";      // what hull-vmm says on standard error
+inline constexpr const char* kShareLogFile = "share.log";  // what virtiofsd says
+inline constexpr const char* kShareFolder = "shares";      // the place of hull-share's mount
+inline constexpr const char* kShareSocket = "share.sock";  // while it starts
 inline constexpr const char* kWritableFile = "writable.ext4";
 // What the VMM calls the container's disks.
 inline constexpr const char* kRootDiskId = "root";

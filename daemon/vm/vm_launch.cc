@@ -11,6 +11,7 @@
 
 #include "base/error.h"
 #include "base/file.h"
+#include "base/stream.h"
 #include "base/subprocess.h"
 #include "daemon/vm/vm_core.h"
 #include "daemon/vm/writable_disk.h"
@@ -26,6 +27,7 @@ using std::chrono::milliseconds;
 constexpr milliseconds kFirstTry{200}, kLongestTry{5000};
 constexpr milliseconds kFirstPause{2}, kLongestPause{100};
 constexpr int kFirstPassedFd = 3;
+constexpr int kShareListenerFd = 3, kShareStatusFd = 4;  // in hull-share
 constexpr size_t kLastWordsBytes = 2048;  // of each log, in the message of a failed start
 
 int64_t wallClockNs() {
@@ -102,8 +104,8 @@ Fd greetGuest(const std::string& directory, Deadline deadline, int pidfd) {
 
 Launch::Launch(const VmResources& resources, VmSpec spec)
     : resources_(resources), spec_(std::move(spec)) {
-  for (const char* stale :
-       {kPidFile, kStatusFile, kConsoleFile, kVmmLogFile, kVsockSocket, kControlSocket}) {
+  for (const char* stale : {kPidFile, kStatusFile, kConsoleFile, kVmmLogFile, kVsockSocket,
+                            kControlSocket, kSharePidFile, kShareLogFile, kShareSocket}) {
     ::unlink(path(stale).c_str());
   }
   if (resources_.vmm_uid_base != 0) uid_ = freeVmmUid(resources_.vmm_uid_base);
@@ -113,6 +115,10 @@ Launch::~Launch() {
   if (process_) {
     process_->kill(SIGKILL);
     process_->reap();
+  }
+  if (share_) {
+    share_->kill(SIGKILL);
+    endShareProcess(*share_);
   }
   for (const auto& file : created_) ::unlink(file.c_str());
 }
@@ -183,6 +189,9 @@ std::string Launch::configuration() {
   for (VmNetwork& network : spec_.networks) {
     config.nets.push_back({pass(std::move(network.tap)), network.mac, network.mtu});
   }
+  if (!spec_.shares.empty()) {
+    config.fs = vmm::FsConfig{guest::kShareTag, pass(startShares())};
+  }
   config.balloon = true;
   vmm::VsockConfig vsock;
   vsock.listener_fd = pass(listenUnix(path(kVsockSocket)));
@@ -193,6 +202,46 @@ std::string Launch::configuration() {
   config.console_fd = pass(create(kConsoleFile, O_WRONLY | O_APPEND));
   config.status_fd = pass(create(kStatusFile, O_WRONLY));
   return vmm::toJson(config);
+}
+
+// Connected before it starts, so that nobody else can be. Waits until the shares are in their
+// place; virtiofsd then starts beside the VMM.
+Fd Launch::startShares() {
+  if (resources_.virtiofsd_program.empty()) {
+    throw Error(ErrorKind::kUnavailable,
+                "volumes and bind mounts need virtiofsd, which this host does not have (apt-get "
+                "install virtiofsd, or qemu-system-common where that is its package)");
+  }
+  makeDirectories(path(kShareFolder), 0700);
+  const Fd listener = listenUnix(path(kShareSocket));
+  Fd connection = connectUnix(path(kShareSocket));
+  ::unlink(path(kShareSocket).c_str());
+  FdPair status = makePipe();
+  const Fd share_log = create(kShareLogFile, O_WRONLY | O_APPEND);
+  SubprocessOptions options;
+  options.arguments = {resources_.share_program, std::to_string(kShareListenerFd),
+                       std::to_string(kShareStatusFd), resources_.virtiofsd_program,
+                       path(kShareFolder)};
+  for (const VmShare& share : spec_.shares) {
+    std::string flags = share.read_only ? "r" : "-";
+    if (!share.recursive) flags += 'f';
+    if (!share.recursive_read_only) flags += 't';
+    if (share.slave) flags += 's';
+    options.arguments.insert(options.arguments.end(), {flags, share.root, share.source});
+  }
+  options.environment.emplace();
+  options.working_directory = "/";
+  options.new_session = true;
+  options.descriptors = {{share_log.get(), STDERR_FILENO},
+                         {listener.get(), kShareListenerFd},
+                         {status.second.get(), kShareStatusFd}};
+  share_.emplace(VmmProcess::spawn(options, spec_.directory, kSharePidFile));
+  created_.push_back(path(kSharePidFile));
+  status.second.reset();
+  FdSource source(status.first.get());
+  const std::string failure = readAll(source, kLastWordsBytes, "what hull-share says");
+  if (!failure.empty()) throw Error(ErrorKind::kInvalidArgument, printable(failure));
+  return connection;
 }
 
 void Launch::spawn() {
@@ -236,17 +285,21 @@ std::string Launch::lastWords() const {
       words += " (`hull doctor` says what this host can do)";
     }
   }
+  const std::string share = tailOf(path(kShareLogFile));
+  if (!share.empty()) words += "; virtiofsd said:\n" + share;
   const std::string vmm = tailOf(path(kVmmLogFile)), console = tailOf(path(kConsoleFile));
   if (!vmm.empty()) words += "; the VMM said:\n" + vmm;
   words += console.empty() ? "; the console is empty" : "; the console's last lines:\n" + console;
   return words;
 }
 
-VmmProcess Launch::commit() {
+Launched Launch::commit() {
   created_.clear();
-  VmmProcess process = std::move(*process_);
+  Launched launched{std::move(*process_), std::nullopt};
   process_.reset();
-  return process;
+  if (share_) launched.share.emplace(std::move(*share_));
+  share_.reset();
+  return launched;
 }
 
 }  // namespace hull::engine

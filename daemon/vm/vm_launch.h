@@ -3,6 +3,7 @@
 // undoes everything it made. Used by Vm::start; one thread.
 #pragma once
 
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -17,6 +18,12 @@ namespace hull::engine {
 // the process behind `pidfd` ends (kUnavailable) or the deadline (kTimeout).
 Fd greetGuest(const std::string& directory, Deadline deadline, int pidfd);
 
+// A VM's processes.
+struct Launched {
+  VmmProcess vmm;
+  std::optional<VmmProcess> share;  // when it has shares
+};
+
 class Launch {
  public:
   Launch(const VmResources& resources, VmSpec spec);
@@ -25,8 +32,8 @@ class Launch {
   Launch& operator=(const Launch&) = delete;
 
   void spawn();
-  Fd greet();           // throws with what the VMM and the console said last
-  VmmProcess commit();  // the VM is the caller's now
+  Fd greet();         // throws with what the VMM and the console said last
+  Launched commit();  // the VM is the caller's now
 
  private:
   // A descriptor of ours and the number it gets in the VMM.
@@ -35,6 +42,7 @@ class Launch {
   Fd create(const char* name, int flags);  // a file of the folder, removed when the start fails
   void prepareWritableDisk();
   std::string configuration();
+  Fd startShares();  // the connection to virtiofsd
   std::string lastWords() const;
 
   const VmResources& resources_;
@@ -43,7 +51,7 @@ class Launch {
   Fd writable_;
   std::vector<std::string> created_;
   std::vector<Fd> passed_;
-  std::optional<VmmProcess> process_;
+  std::optional<VmmProcess> process_, share_;
 };
 
 }  // namespace hull::engine

@@ -59,6 +59,22 @@ class VmTest : public testing::Test {
   }
   std::unique_ptr<Vm> start() { return Vm::start(resources_, spec()); }
 
+  // A VM with a share, whose hull-share is this script.
+  std::string failureOfShares(const std::string& script) {
+    resources_.virtiofsd_program = "/usr/libexec/virtiofsd";
+    resources_.share_program = root_.path() + "/hull-share";
+    write(resources_.share_program, "#!/bin/sh\n" + script + "\n");
+    chmod(resources_.share_program.c_str(), 0755);
+    VmSpec shared = spec();
+    shared.shares = {{"/srv"}};
+    try {
+      Vm::start(resources_, std::move(shared));
+    } catch (const Error& error) {
+      return error.what();
+    }
+    return "started";
+  }
+
   std::string startFailure() {
     try {
       start();
@@ -428,6 +444,27 @@ TEST_F(AdoptTest, HostileStatusFilesAreNotBelieved) {
   EXPECT_EQ(Vm::lastExit(folder_)->reason, "killed");
   write(folder_ + "/status.json", R"({"reason":"panic","detail":"a\u001b[2Jb"})");
   EXPECT_EQ(Vm::lastExit(folder_)->detail, "a\\x1b[2Jb");
+}
+
+TEST_F(VmTest, WhatCannotBeSharedFailsTheStartAndNothingIsLeft) {
+  EXPECT_THAT(failureOfShares("echo 'no such folder' >&4; exit 1"), HasSubstr("no such folder"));
+  std::set<std::string> left;
+  for (const auto& entry : std::filesystem::directory_iterator(folder_)) {
+    left.insert(entry.path().filename().string());
+  }
+  left.erase("shares");
+  EXPECT_TRUE(left.empty()) << *left.begin();
+}
+
+TEST_F(VmTest, WithoutVirtiofsdTheErrorNamesItsPackage) {
+  VmSpec shared = spec();
+  shared.shares = {{"/srv"}};
+  try {
+    Vm::start(resources_, std::move(shared));
+    ADD_FAILURE() << "started";
+  } catch (const Error& error) {
+    EXPECT_THAT(error.what(), HasSubstr("apt-get install virtiofsd"));
+  }
 }
 
 }  // namespace

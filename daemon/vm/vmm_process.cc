@@ -14,6 +14,7 @@
 
 #include "base/error.h"
 #include "base/file.h"
+#include "base/log.h"
 #include "base/random.h"
 
 namespace hull::engine {
@@ -22,6 +23,7 @@ namespace {
 
 constexpr size_t kMaxPidFileBytes = 128;
 constexpr size_t kMaxStatBytes = 4096;
+constexpr int kShareEndMs = 5000;
 
 // proc(5): field 22 of /proc/PID/stat, in clock ticks since boot. The command name (field 2) may
 // hold anything, so counting starts behind its last ')'.
@@ -44,13 +46,14 @@ std::optional<uint64_t> startTimeOf(pid_t pid) {
 
 }  // namespace
 
-VmmProcess VmmProcess::spawn(const SubprocessOptions& options, const std::string& directory) {
+VmmProcess VmmProcess::spawn(const SubprocessOptions& options, const std::string& directory,
+                             const char* pid_file) {
   Subprocess child(options);
   const pid_t pid = child.pid();
   Fd pidfd(static_cast<int>(syscall(SYS_pidfd_open, pid, 0)));
   if (!pidfd) throw sysError("watch process " + std::to_string(pid));
   // Renamed into place whole; not synced, because after a power failure there is no process.
-  const std::string path = directory + "/" + kPidFile, making = path + ".new";
+  const std::string path = directory + "/" + pid_file, making = path + ".new";
   {
     const Fd file = openFile(making, O_WRONLY | O_CREAT | O_TRUNC, 0600);
     writeFull(file.get(),
@@ -60,8 +63,8 @@ VmmProcess VmmProcess::spawn(const SubprocessOptions& options, const std::string
   return VmmProcess(pid, std::move(pidfd), std::move(child));
 }
 
-std::optional<VmmProcess> VmmProcess::find(const std::string& directory) {
-  const std::string path = directory + "/" + kPidFile;
+std::optional<VmmProcess> VmmProcess::find(const std::string& directory, const char* pid_file) {
+  const std::string path = directory + "/" + pid_file;
   if (!fileExists(path)) return std::nullopt;
   std::istringstream text(readFile(path, kMaxPidFileBytes));
   pid_t pid = 0;
@@ -97,6 +100,27 @@ std::optional<int> VmmProcess::reap() {
 
 void VmmProcess::abandon() {
   if (child_) child_->detach();
+}
+
+void endShareProcess(VmmProcess& share) {
+  if (!share.waitEnded(kShareEndMs)) {
+    log::warning("the process " + std::to_string(share.pid()) +
+                 " that shares folders does not end with its virtual machine; it is killed");
+    share.kill(SIGKILL);
+  }
+  // What hangs in the kernel (a network file system) is left to it.
+  if (share.waitEnded(kShareEndMs)) {
+    share.reap();
+  } else {
+    share.abandon();
+  }
+}
+
+void endStrayShare(const std::string& directory) {
+  const auto share = VmmProcess::find(directory, kSharePidFile);
+  if (!share) return;
+  share->kill(SIGKILL);
+  share->waitEnded(kShareEndMs);
 }
 
 uint32_t freeVmmUid(uint32_t base) {

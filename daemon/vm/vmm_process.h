@@ -1,7 +1,7 @@
-// The hull-vmm process of one VM: started by this engine process (then its child), or found again
-// through the VM's folder after an engine restart. "vmm.pid" there holds the process id and its
-// start time, so that a reused id is never mistaken for it. Owned by one Vm; kill() from any
-// thread, the rest from one at a time.
+// The hull-vmm process of one VM, or the one that serves its shares: started by this engine process
+// (then its child), or found again through the VM's folder after an engine restart. "vmm.pid" there
+// holds the process id and its start time, so that a reused id is never mistaken for it. Owned by
+// one Vm; kill() from any thread, the rest from one at a time.
 #pragma once
 
 #include <sys/types.h>
@@ -17,14 +17,18 @@
 
 namespace hull::engine {
 
+inline constexpr const char* kPidFile = "vmm.pid";
+inline constexpr const char* kSharePidFile = "share.pid";
 inline constexpr uint32_t kVmmUids = 65536;  // [uid base, uid base + kVmmUids) are the VMMs'
 
 class VmmProcess {
  public:
   // Runs `options` and records it in `directory`.
-  static VmmProcess spawn(const SubprocessOptions& options, const std::string& directory);
+  static VmmProcess spawn(const SubprocessOptions& options, const std::string& directory,
+                          const char* pid_file = kPidFile);
   // nullopt: never started, or ended.
-  static std::optional<VmmProcess> find(const std::string& directory);
+  static std::optional<VmmProcess> find(const std::string& directory,
+                                        const char* pid_file = kPidFile);
 
   VmmProcess(VmmProcess&&) = default;
   VmmProcess& operator=(VmmProcess&&) = delete;
@@ -50,6 +54,10 @@ class VmmProcess {
 // An identity in [base, base + kVmmUids) that no process on this host has now.
 uint32_t freeVmmUid(uint32_t base);
 
-inline constexpr const char* kPidFile = "vmm.pid";
+// Waits for the end of a VM's share process, which comes with its VMM's; one that does not end is
+// killed. Never throws.
+void endShareProcess(VmmProcess& share);
+// One that an earlier engine process left behind in `directory`, with its VMM gone.
+void endStrayShare(const std::string& directory);
 
 }  // namespace hull::engine

@@ -31,7 +31,7 @@ std::string mke2fsProgram() {
 
 // Inode tables and journal stay holes: a new file reads as zeros, and mke2fs marks the tables as
 // zeroed, so that the guest does not write gigabytes of zeros in the background (lazy init).
-void format(const std::string& path, uint64_t bytes) {
+void format(const std::string& path, uint64_t bytes, const std::string& label) {
   std::vector<std::string> arguments = {
       mke2fsProgram(),
       "-q",
@@ -41,7 +41,7 @@ void format(const std::string& path, uint64_t bytes) {
       "-m",
       "0",
       "-L",
-      "hull-writable",
+      label,
       "-O",
       "^resize_inode,sparse_super2",
       "-E",
@@ -71,14 +71,29 @@ void copyData(int from, int to, uint64_t size) {
   }
 }
 
+uint64_t checkedMib(uint64_t bytes, const std::string& what) {
+  if (bytes < kMinWritableBytes || bytes > kMaxWritableBytes) {
+    throw Error(ErrorKind::kInvalidArgument,
+                what + ": " + std::to_string(bytes) + " bytes is not between 16 MiB and 16 TiB");
+  }
+  return (bytes + kMib - 1) / kMib;
+}
+
 }  // namespace
 
+void formatDisk(const std::string& path, uint64_t bytes, const std::string& what) {
+  const uint64_t mib = checkedMib(bytes, what);
+  inContext("format " + path, [&] {
+    {
+      const Fd file = openFile(path, O_RDWR | O_CREAT | O_EXCL, 0600);
+      if (ftruncate(file.get(), static_cast<off_t>(mib * kMib)) < 0) throw sysError("set size");
+    }
+    format(path, mib * kMib, "hull-volume");
+  });
+}
+
 std::string templateDisk(const std::string& template_disk, uint64_t bytes) {
-  if (bytes < kMinWritableBytes || bytes > kMaxWritableBytes) {
-    throw Error(ErrorKind::kInvalidArgument, "writable disk: " + std::to_string(bytes) +
-                                                 " bytes is not between 16 MiB and 16 TiB");
-  }
-  const uint64_t mib = (bytes + kMib - 1) / kMib;
+  const uint64_t mib = checkedMib(bytes, "writable disk");
   const std::string path = template_disk + "-" + std::to_string(mib);
   if (fileExists(path)) return path;
   return inContext("format the writable disks' template", [&] {
@@ -86,7 +101,7 @@ std::string templateDisk(const std::string& template_disk, uint64_t bytes) {
     makeDirectories(directory);
     PendingFile file(directory, 0600);
     if (ftruncate(file.fd(), static_cast<off_t>(mib * kMib)) < 0) throw sysError("set size");
-    format(file.path(), mib * kMib);
+    format(file.path(), mib * kMib, "hull-writable");
     file.publish(path);
     return path;
   });

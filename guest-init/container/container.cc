@@ -16,21 +16,9 @@
 #include "guest-init/container/device_rules.h"
 #include "guest-init/container/process_table.h"
 #include "guest-init/container/usage.h"
+#include "guest-init/container/volumes.h"
 
 namespace hull::guest {
-
-namespace {
-
-// Whoever mounts a disk opens it, and that is the container's first process.
-void allowMounting(const Mount& mount, std::vector<DeviceRule>& rules) {
-  struct stat info;
-  if (mount.kind != Mount::Kind::kDisk || stat(mount.source.c_str(), &info) < 0) return;
-  constexpr uint32_t kReadAndWrite = 2 | 4;
-  rules.push_back({'b', static_cast<int32_t>(major(info.st_rdev)),
-                   static_cast<int32_t>(minor(info.st_rdev)), kReadAndWrite});
-}
-
-}  // namespace
 
 Container::Container(EventLoop& loop, const Places& places, std::string id, CreateContainer options,
                      ExitHandler exited)
@@ -41,10 +29,8 @@ Container::Container(EventLoop& loop, const Places& places, std::string id, Crea
       root_(places.state + "/c/" + id_, options_),
       cgroup_(places.cgroups + "/hull-" + id_, options_.pids_limit, options_.memory_bytes),
       cgroup_path_(places.cgroups + "/hull-" + id_) {
-  if (options_.device_rules.empty()) return;
-  auto rules = options_.device_rules;
-  for (const Mount& mount : options_.mounts) allowMounting(mount, rules);
-  restrictDevices(cgroup_.fd(), rules);
+  outlives_ = std::any_of(options_.mounts.begin(), options_.mounts.end(), isVolume);
+  if (!options_.device_rules.empty()) restrictDevices(cgroup_.fd(), options_.device_rules);
 }
 
 Container::~Container() {
@@ -121,7 +107,7 @@ void Container::useMountPoints(const std::vector<StepMount>& mounts) {
   std::vector<std::string> directories, files;
   for (const StepMount& mount : mounts) {
     (mount.file ? files : directories).push_back(mount.destination);
-    writes_disks_ |= mount.kind == StepMount::Kind::kDisk;
+    outlives_ |= mount.kind == StepMount::Kind::kDisk;
   }
   root_.useMountPoints(std::move(directories), std::move(files));
 }
@@ -177,8 +163,8 @@ bool Container::reaped(pid_t pid, int wait_status) {
     const bool killed = process->exit_code == 128 + SIGKILL &&
                         (WIFSIGNALED(wait_status) || (options_.init && name == kMainProcess));
     process->out_of_memory = killed && cgroup_.oomKills() > process->oom_kills_before;
-    // The VM may be ended any time after this; what a cache holds shall be on its disk then.
-    if (writes_disks_) ::sync();
+    // The VM may be ended any time after this; what outlives it shall be outside then.
+    if (outlives_) ::sync();
     process->pidfd.reset();
     process->input->close();
     process->output->endIfSourceless();

@@ -93,7 +93,7 @@ class Container {
   Cgroup cgroup_;
   std::string cgroup_path_;
   std::map<std::string, std::unique_ptr<Process>> processes_;
-  bool writes_disks_ = false;  // of StepMount
+  bool outlives_ = false;  // something that its processes may write to outlives this VM
 };
 
 }  // namespace hull::guest

@@ -16,6 +16,7 @@
 #include <memory>
 
 #include "base/error.h"
+#include "guest-init/container/volumes.h"
 #include "guest-init/system/files.h"
 #include "guest-init/system/text.h"
 
@@ -96,39 +97,62 @@ MountOptions parseOptions(std::string_view text, unsigned long defaults) {
   return options;
 }
 
+// A mount point of the right kind; symlinks lead where they lead inside the container.
+void makePlace(const std::string& at, bool directory) {
+  if (directory) return makeDirectoryPath(at);
+  struct stat info;
+  if (stat(at.c_str(), &info) == 0) return;
+  const size_t slash = at.rfind('/');
+  if (slash > 0) makeDirectoryPath(at.substr(0, slash));
+  writeSmallFile(at, "", 0644);
+}
+
+// The descriptor's mount, cloned: needs no name that both sides of the pivot understand.
+void bindVolume(const Fd& source, const std::string& at) {
+  struct stat from, to;
+  if (fstat(source.get(), &from) < 0) fail("look at what is mounted at " + at);
+  makePlace(at, S_ISDIR(from.st_mode));
+  if (stat(at.c_str(), &to) == 0 && S_ISDIR(from.st_mode) != S_ISDIR(to.st_mode)) {
+    throw Error(ErrorKind::kInvalidArgument,
+                "mount at " + at +
+                    ": not a directory: Are you trying to mount a directory onto a file (or "
+                    "vice-versa)? Check if the specified host path exists and is the expected "
+                    "type");
+  }
+  const Fd tree(static_cast<int>(syscall(SYS_open_tree, source.get(), "",
+                                         OPEN_TREE_CLONE | OPEN_TREE_CLOEXEC | AT_EMPTY_PATH)));
+  if (!tree) fail("take what is mounted at " + at);
+  if (syscall(SYS_move_mount, tree.get(), "", AT_FDCWD, at.c_str(),
+              MOVE_MOUNT_F_EMPTY_PATH | MOVE_MOUNT_T_SYMLINKS) < 0) {
+    fail("mount at " + at);
+  }
+}
+
 // Sources are named relative to the old root, which is the working directory until leaveOldRoot;
 // targets are absolute and therefore inside the new one.
-void mountExtra(const Mount& mount) {
+void mountExtra(const std::string& state, const std::vector<Mount>& all, const Mount& mount) {
   const std::string& at = mount.destination;
   if (!at.starts_with('/')) {
     throw Error(ErrorKind::kInvalidArgument, "mount at " + at + ": path is not absolute");
   }
-  makeDirectoryPath(at);
-  switch (mount.kind) {
-    case Mount::Kind::kTmpfs: {
-      const auto options = parseOptions(mount.options, MS_NOSUID | MS_NODEV);
-      return mountOne("tmpfs", at, "tmpfs", options.flags, options.data);
-    }
-    case Mount::Kind::kVirtioFs: {
-      const auto options = parseOptions(mount.options, 0);
-      return mountOne(mount.source, at, "virtiofs", options.flags, options.data);
-    }
-    case Mount::Kind::kDisk: {
-      const auto options = parseOptions(mount.options, MS_NOATIME);
-      const std::string device = mount.source.substr(mount.source.find_first_not_of('/'));
-      return mountOne(device, at, "ext4", options.flags, options.data);
-    }
+  if (!isVolume(mount)) {
+    makeDirectoryPath(at);
+    const auto options = parseOptions(mount.options, MS_NOSUID | MS_NODEV);
+    return mountOne("tmpfs", at, "tmpfs", options.flags, options.data);
   }
+  bindVolume(openVolume(state.substr(1), all, mount), at);
+  if ((parseOptions(mount.options, 0).flags & MS_RDONLY) != 0) makeReadOnly(at);
 }
 
 // Shallow before deep, so that /data/x lands on top of /data.
-void mountExtras(std::vector<Mount> mounts) {
+void mountExtras(const std::string& state, const std::vector<Mount>& mounts) {
   const auto depth = [](const Mount& m) {
     return std::count(m.destination.begin(), m.destination.end(), '/');
   };
-  std::stable_sort(mounts.begin(), mounts.end(),
+  std::vector<Mount> sorted = mounts;
+  std::stable_sort(sorted.begin(), sorted.end(),
                    [&](const Mount& a, const Mount& b) { return depth(a) < depth(b); });
-  for (const Mount& mount : mounts) mountExtra(mount);
+  for (const Mount& mount : sorted) mountExtra(state, mounts, mount);
 }
 
 // A file in a tmpfs of this mount namespace: it is on no disk and ends with the process.
@@ -344,7 +368,7 @@ void enterNewContainer(const std::string& state, const CreateContainer& options,
   pivot(state);
   mountKernelFileSystems(options);
   bindFiles(state);
-  mountExtras(options.mounts);
+  mountExtras(state, options.mounts);
   mountSteps(state, step_mounts);
   setSysctls(options.sysctls);
   restrictPaths(options);
@@ -354,7 +378,7 @@ void enterNewContainer(const std::string& state, const CreateContainer& options,
 void enterStoppedContainer(const std::string& state, const CreateContainer& options) {
   if (unshare(CLONE_NEWNS) < 0) fail("create mount namespace");
   pivot(state);
-  mountExtras(options.mounts);
+  mountExtras(state, options.mounts);
   leaveOldRoot();
 }
 

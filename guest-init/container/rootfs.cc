@@ -2,10 +2,8 @@
 
 #include <dirent.h>
 #include <fcntl.h>
-#include <linux/openat2.h>
 #include <sys/mount.h>
 #include <sys/stat.h>
-#include <sys/syscall.h>
 #include <unistd.h>
 
 #include <algorithm>
@@ -13,6 +11,7 @@
 #include <memory>
 
 #include "base/error.h"
+#include "guest-init/container/volumes.h"
 #include "guest-init/system/files.h"
 #include "guest-init/system/text.h"
 
@@ -31,14 +30,6 @@ void mountAt(const char* source, const std::string& target, const char* type, un
   }
 }
 
-// A path of the container, symlinks resolved inside `root`.
-Fd openInRoot(int root, const std::string& path, uint64_t flags) {
-  open_how how{};
-  how.flags = flags | O_CLOEXEC;
-  how.resolve = RESOLVE_IN_ROOT | RESOLVE_NO_MAGICLINKS;
-  return Fd(static_cast<int>(syscall(SYS_openat2, root, path.c_str(), &how, sizeof how)));
-}
-
 // Builds the same directories in `to` as the container has on the way to `path`, so that the init
 // layer's do not change the image's owners and modes. `base_root` sees the image.
 class InitLayer {
@@ -47,6 +38,11 @@ class InitLayer {
       : base_(openFile(base, O_RDONLY | O_DIRECTORY)),
         init_(openFile(init, O_RDONLY | O_DIRECTORY)) {
     copyAttributes(base_.get(), init_.get());
+  }
+
+  // Of whatever kind: a mount that does not fit it is refused later.
+  bool isThere(const std::string& path) const {
+    return static_cast<bool>(openInRoot(base_.get(), path, O_PATH));
   }
 
   void addDirectory(const std::string& path) {
@@ -108,12 +104,14 @@ class InitLayer {
 
 RootFilesystem::RootFilesystem(std::string state, const CreateContainer& options)
     : state_(std::move(state)) {
-  for (const Mount& mount : options.mounts) mount_points_.push_back(mount.destination);
   makeDirectoryPath(state_);
   try {
     mountDisks(options);
+    mountVolumes(state_, options.mounts);
+    findMountPoints(options.mounts);
     findSealedLayers();
     mountOverlay();
+    initialiseVolumes(state_, merged(), options.mounts);
   } catch (...) {
     unmountAll();
     throw;
@@ -124,12 +122,24 @@ RootFilesystem::~RootFilesystem() {
   unmountAll();
 }
 
+// What is no directory is mounted over a file.
+void RootFilesystem::findMountPoints(const std::vector<Mount>& mounts) {
+  for (const Mount& mount : mounts) {
+    struct stat info {};
+    info.st_mode = S_IFDIR;
+    if (isVolume(mount)) fstat(openVolume(state_, mounts, mount).get(), &info);
+    (S_ISDIR(info.st_mode) ? mount_points_ : mount_files_).push_back(mount.destination);
+  }
+}
+
 void RootFilesystem::unmountAll() {
   for (const char* name : {"/merged", "/base", "/rw", "/lower"}) {
     const std::string path = state_ + name;
     // Not in use any more in the ordinary case; what a straggler still holds goes when it does.
     if (umount2(path.c_str(), 0) < 0 && errno == EBUSY) umount2(path.c_str(), MNT_DETACH);
   }
+  // These are not the container's to remove.
+  if (!unmountVolumes(state_)) return;
   try {
     removeTree(AT_FDCWD, state_);
   } catch (const Error&) {
@@ -197,7 +207,12 @@ void RootFilesystem::makeInitLayer(const std::string& base) {
   for (const char* path : {"/dev", "/proc", "/sys"}) layer.addDirectory(path);
   for (const char* path : {"/etc/hosts", "/etc/hostname", "/etc/resolv.conf"}) layer.addFile(path);
   layer.addSymlink("/etc/mtab", "/proc/mounts");
-  for (const std::string& path : mount_points_) layer.addDirectory(path);
+  for (const std::string& path : mount_points_) {
+    if (!layer.isThere(path)) layer.addDirectory(path);
+  }
+  for (const std::string& path : mount_files_) {
+    if (!layer.isThere(path)) layer.addFile(path);
+  }
   for (const std::string& path : step_directories_) layer.addDirectory(path);
   for (const std::string& path : step_files_) layer.addFile(path);
 }

@@ -6,6 +6,7 @@
 //                     appear in a layer (the trick of Docker's "init layer")
 //   <state>/files     contents of the container's /etc/resolv.conf, hosts, hostname
 //   <state>/rw/trees  what kWriteTree brought
+//   <state>/shares, volumes   what comes from outside (volumes.h)
 //   <state>/merged    overlay of  upper / init / sealed n … 1 / lower
 //
 // What must be readable as a layer decides the overlay's options: no redirects, no metadata-only
@@ -54,6 +55,7 @@ class RootFilesystem {
 
  private:
   void mountDisks(const CreateContainer& options);
+  void findMountPoints(const std::vector<Mount>& mounts);
   void findSealedLayers();
   void mountOverlay();
   void unmountAll();
@@ -64,6 +66,7 @@ class RootFilesystem {
 
   std::string state_;
   std::vector<std::string> mount_points_;  // directories the container's extra mounts need
+  std::vector<std::string> mount_files_;   // and files
   std::vector<std::string> step_directories_, step_files_;  // what the process's mounts need
   uint64_t layers_ = 0;
 };

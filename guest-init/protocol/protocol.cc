@@ -72,7 +72,7 @@ void visitFields(Coder& c, M& m) {
   } else if constexpr (Is<M, WriteNameFiles>) {
     all(m.hosts, m.resolv_conf);
   } else if constexpr (Is<M, Mount>) {
-    all(m.kind, m.source, m.destination, m.options);
+    all(m.kind, m.source, m.destination, m.options, m.initialise, m.subpath);
   } else if constexpr (Is<M, CreateContainer>) {
     all(m.root_disk, m.writable_disk, m.read_only_root, m.hostname, m.resolv_conf, m.hosts,
         m.mounts, m.shm_bytes, m.masked_paths, m.read_only_paths, m.pids_limit, m.memory_bytes,

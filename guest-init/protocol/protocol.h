@@ -22,7 +22,7 @@
 
 namespace hull::guest {
 
-inline constexpr uint32_t kProtocolVersion = 2;
+inline constexpr uint32_t kProtocolVersion = 3;
 inline constexpr uint32_t kControlPort = 1024;
 inline constexpr uint32_t kStreamPort = 1025;
 
@@ -34,6 +34,7 @@ inline constexpr size_t kMaxListItems = 16384;
 inline constexpr uint64_t kRetainedOutputBytes =
     256 * 1024;                                      // per output stream, until acknowledged
 inline constexpr const char* kMainProcess = "main";  // the process id of a container's own command
+inline constexpr const char* kShareTag = "hull";     // the virtio-fs device with the host's folders
 
 // --- requests, host → guest; the reply is Ok, Failure or the type named ---
 
@@ -60,13 +61,23 @@ struct WriteNameFiles {
   std::string resolv_conf;
 };
 
+// Mounts are made shallow before deep, whatever their order here.
 struct Mount {
-  enum class Kind : uint8_t { kTmpfs = 0, kVirtioFs = 1, kDisk = 2 };
+  enum class Kind : uint8_t {
+    kTmpfs = 0,
+    kVirtioFs = 1,  // the entry `source` at the top of the device kShareTag
+    kDisk = 2,      // the directory kDiskFolder of the ext4 disk `source` (/dev/vdX), made when new
+  };
   Kind kind = Kind::kTmpfs;
-  std::string source;       // virtio-fs tag or /dev/vdX
+  std::string source;
   std::string destination;  // absolute, inside the container; created when missing
   std::string options;      // tmpfs: "size=…,mode=…"; others: "ro" …
+  // kVirtioFs, kDisk: when it is empty, it gets what the image has at the destination: contents,
+  // owner, mode.
+  bool initialise = false;
+  std::string subpath = {};  // kVirtioFs, kDisk: what is mounted of it; symlinks stay inside
 };
+inline constexpr const char* kDiskFolder = "data";  // beside lost+found
 
 // Lets a container use device nodes; type 'b' or 'c', anything else for both.
 struct DeviceRule {

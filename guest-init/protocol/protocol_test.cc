@@ -22,7 +22,7 @@ std::vector<Frame> samples() {
                       "nameserver 1.1.1.1\n",
                       "127.0.0.1 localhost\n",
                       {{Mount::Kind::kTmpfs, "", "/tmp", "size=1m"},
-                       {Mount::Kind::kDisk, "/dev/vdc", "/data", "ro"}},
+                       {Mount::Kind::kDisk, "/dev/vdc", "/data", "ro", true, "a/b"}},
                       1 << 20,
                       {"/proc/kcore"},
                       {"/proc/sys", "/proc/bus"},

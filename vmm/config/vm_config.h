@@ -79,7 +79,7 @@ struct VsockConfig {
 };
 
 // virtio-fs: shared folders. `socket_fd` is connected to a vhost-user-fs back end (virtiofsd),
-// which gets the guest's memory; when it ends, the guest's file system fails and the VM goes on.
+// which gets the guest's memory; when it ends, the VM does ("error"): a guest cannot go on without.
 struct FsConfig {
   std::string tag;  // what the guest mounts; 1–36 bytes
   int socket_fd = -1;

@@ -41,6 +41,11 @@ services:
     command: sh -c 'trap "exit 0" TERM; echo web $$GREETING; while :; do sleep 0.05; done'
     environment: {GREETING: hello}
     labels: {part: front}
+    volumes:
+      - data:/data
+      - ./conf:/conf:ro
+      - {type: tmpfs, target: /scratch}
+      - {type: volume, source: data, target: /again, read_only: true, volume: {nocopy: true}}
     restart: unless-stopped
     ports: ["8080:80"]
     healthcheck: {test: "true", interval: 1s}
@@ -48,6 +53,8 @@ services:
     image: debian
     command: sh -c 'echo job done'
     depends_on: [web]
+volumes:
+  data: {labels: {kind: kept}}
 YAML
 
 # check NAME STATUS PATTERN COMMAND…: as in docker_clients.sh; COMMAND may be the function compose
@@ -67,6 +74,8 @@ check() {
 check "config" 0 'GREETING' compose config
 check "up" 0 '' compose up -d
 check "ps" 0 'web' compose ps
+volumes() { curl -s --unix-socket "$folder/s" http://engine/volumes; }
+check "the project's volume" 0 '"kind":"kept"' volumes
 check "the job has run" 0 'job done' compose logs job
 check "logs" 0 'web hello' compose logs web
 check "exec" 5 '^in$' compose exec -T web sh -c 'echo in; exit 5'
@@ -77,6 +86,7 @@ check "start" 0 '' compose start
 check "restart" 0 '' compose restart -t 2 web
 check "run" 3 'once' compose run --rm -T --no-deps job sh -c 'echo once; exit 3'
 check "down" 0 '' compose down -v -t 2
+check "its volume is gone" 0 '"Volumes":\[\]' volumes
 check "nothing is left" 0 '^$' compose ps -q
 
 echo "$passed passed, $failed failed"

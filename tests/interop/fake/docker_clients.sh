@@ -99,6 +99,24 @@ check "build" 0 'Successfully tagged built:1' docker build -t built:1 "$folder/c
 printf 'FROM debian\nNONSENSE\n' >"$folder/context/Bad"
 check "build error" 1 'NONSENSE' docker build -f "$folder/context/Bad" "$folder/context"
 check "images" 0 'built' docker images
+check "volume create" 0 '^data$' docker volume create --label a=b data
+check "volume's bad name" 1 'includes invalid characters for a local volume name' docker volume create a/b
+check "volume driver" 1 'plugin "nfs" not found' docker volume create -d nfs other
+check "volume inspect" 0 '^local /.*/volumes/data/_data map\[a:b\]$' docker volume inspect data -f '{{.Driver}} {{.Mountpoint}} {{.Labels}}'
+check "volume filter" 0 '^data$' docker volume ls -q --filter label=a=b --filter dangling=true
+check "mounts" 0 '^[0-9a-f]{64}$' docker create --name mounted -v data:/data:ro -v "$folder:/host" --mount type=tmpfs,target=/t,tmpfs-size=1m -v /own debian true
+check "inspect shows mounts" 0 'bind .* /host true|volume data /data false' docker inspect mounted -f '{{range .Mounts}}{{.Type}} {{.Name}} {{.Destination}} {{.RW}};{{end}}'
+check "ps by volume" 0 '^mounted$' docker ps -a --filter volume=data --format '{{.Names}}'
+check "volume in use" 1 'volume is in use - \[[0-9a-f]{64}\]' docker volume rm data
+check "volumes-from" 0 '^[0-9a-f]{64}$' docker create --name borrower --volumes-from mounted debian true
+check "missing source of a mount" 125 'bind source path does not exist: /no/such' docker run --rm --mount type=bind,source=/no/such,target=/x debian true
+check "bad mode" 125 'invalid mode: sideways' docker run --rm -v data:/x:sideways debian true
+check "two at one place" 125 'Duplicate mount point: /x' docker run --rm -v data:/x -v "$folder:/x" debian true
+check "rm of both" 0 'mounted' docker rm -v mounted borrower
+check "own volumes are gone" 0 '^data$' docker volume ls -q
+check "volume prune" 0 'Total reclaimed space' docker volume prune -f
+check "volume rm" 0 '^data$' docker volume rm -f data
+check "no volume" 1 '[Nn]o such volume' docker volume inspect data
 check "networks" 0 '172.17.0.1' docker network inspect bridge -f '{{(index .IPAM.Config 0).Gateway}}'
 check "network create" 0 '^[0-9a-f]{64}$' docker network create --subnet 10.9.0.0/24 --label a=b app
 check "network's name in use" 1 'already exists' docker network create app

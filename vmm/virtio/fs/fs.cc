@@ -12,8 +12,12 @@
 
 namespace hull::vmm::virtio {
 
-FsDevice::FsDevice(const FsConfig& config, EventLoop& loop, std::chrono::milliseconds reply_time)
-    : socket_(config.socket_fd), loop_(loop), back_end_(config.socket_fd, reply_time) {
+FsDevice::FsDevice(const FsConfig& config, EventLoop& loop, std::chrono::milliseconds reply_time,
+                   Gone gone)
+    : socket_(config.socket_fd),
+      loop_(loop),
+      back_end_(config.socket_fd, reply_time),
+      gone_(std::move(gone)) {
   std::copy_n(config.tag.begin(), std::min(config.tag.size(), kMaxTagBytes), config_.tag.begin());
   for (Fd& kick : kicks_) {
     kick = Fd(eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK));
@@ -75,6 +79,7 @@ void FsDevice::fail(std::string_view why) noexcept {
   loop_.remove(socket_);
   shutdown(socket_, SHUT_RDWR);
   if (host_ != nullptr) host_->needsReset("fs");
+  if (gone_) gone_(why);
 }
 
 }  // namespace hull::vmm::virtio

@@ -4,14 +4,15 @@
 // without passing through this process: the queues' notifications are ioeventfds that the back end
 // reads, its completions go straight to the device's irqfd.
 //
-// When the back end dies or breaks the protocol, the device asks for a reset and stays that way;
-// the VM lives on. (The engine sees the end of virtiofsd, too, and lets the guest fail what it
-// waits for.)
+// When the back end dies or breaks the protocol, the device asks for a reset and stays that way.
+// Linux's driver cannot begin anew: whoever waits for a file would wait for ever. So the owner is
+// told, and ends the VM.
 //
 // Owner: Machine. Device thread; see device.h. The constructor blocks until the back end answers.
 #pragma once
 
 #include <array>
+#include <functional>
 #include <string_view>
 #include <vector>
 
@@ -28,9 +29,11 @@ class FsDevice final : public Device {
   static constexpr uint16_t kQueueSize = 512;
   static constexpr size_t kMaxTagBytes = 36;  // §5.11.4
 
+  using Gone = std::function<void(std::string_view why)>;  // called once, must not throw
+
   // Does not own config.socket_fd. Throws when the back end is none that can be used.
   FsDevice(const FsConfig& config, EventLoop& loop,
-           std::chrono::milliseconds reply_time = VhostUserClient::kReplyTime);
+           std::chrono::milliseconds reply_time = VhostUserClient::kReplyTime, Gone gone = {});
   ~FsDevice() override;
 
   DeviceType type() const noexcept override { return DeviceType::kFs; }
@@ -74,6 +77,7 @@ class FsDevice final : public Device {
   std::array<Fd, kQueues> kicks_;
   DeviceHost* host_ = nullptr;  // while active
   bool failed_ = false;
+  const Gone gone_;
 };
 
 }  // namespace hull::vmm::virtio

@@ -1,0 +1,261 @@
+// Containers: what they have mounted, from the request to the virtual machine.
+#include <fcntl.h>
+#include <linux/openat2.h>
+#include <sys/stat.h>
+#include <sys/syscall.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <cerrno>
+
+#include "base/error.h"
+#include "base/file.h"
+#include "daemon/engine/containers.h"
+
+namespace hull::engine {
+
+namespace {
+
+constexpr std::chrono::seconds kFillPowerOffTime{60};
+
+Fd openBelow(const Fd& root, const std::string& path) {
+  open_how how{};
+  how.flags = O_PATH | O_CLOEXEC;
+  how.resolve = RESOLVE_IN_ROOT | RESOLVE_NO_MAGICLINKS;
+  return Fd(static_cast<int>(syscall(SYS_openat2, root.get(), path.c_str(), &how, sizeof how)));
+}
+
+// What -v names and is not there becomes a folder, its parents too, as in Docker.
+void makeSource(const std::string& host_root, const std::string& path) {
+  const Fd root = openFile(host_root, O_PATH | O_DIRECTORY);
+  for (size_t end = path.find('/', 1);; end = path.find('/', end + 1)) {
+    const std::string prefix = path.substr(0, end);
+    if (const Fd there = openBelow(root, prefix); !there) {
+      const size_t slash = prefix.rfind('/');
+      const Fd parent = openBelow(root, slash == 0 ? "/" : prefix.substr(0, slash));
+      const std::string name = prefix.substr(slash + 1);
+      if (!parent || (mkdirat(parent.get(), name.c_str(), 0755) < 0 && errno != EEXIST)) {
+        const int cause = errno;
+        throw Error(ErrorKind::kInternal, "error while creating mount source path '" + path +
+                                              "': " + sysError("mkdir " + prefix, cause).what());
+      }
+    }
+    if (end == std::string::npos) return;
+  }
+}
+
+void checkSource(const MountPoint& mount, const std::string& host_root) {
+  if (!fileExists(host_root)) {
+    throw Error(ErrorKind::kUnavailable,
+                "mount " + mount.source +
+                    ": the host's files are not shared with this machine (install virtiofsd on the "
+                    "host, then: hull machine stop; hull machine start)");
+  }
+  if (mount.create_source) return makeSource(host_root, mount.source);
+  const Fd root = openFile(host_root, O_PATH | O_DIRECTORY);
+  if (openBelow(root, mount.source)) return;
+  throw Error(
+      ErrorKind::kInvalidArgument,
+      "invalid mount config for type \"bind\": bind source path does not exist: " + mount.source);
+}
+
+MountPoint pointOf(const MountRequest& request) {
+  MountPoint point;
+  point.type = request.type;
+  point.source = request.source;
+  point.destination = request.destination;
+  point.mode = request.mode;
+  point.propagation = request.propagation;
+  point.read_only = request.read_only;
+  point.create_source = request.create_source;
+  point.recursive = request.recursive;
+  point.recursive_read_only = request.recursive_read_only;
+  point.subpath = request.subpath;
+  return point;
+}
+
+guest::Mount guestMountOf(const MountPoint& point) {
+  guest::Mount mount;
+  mount.kind = guest::Mount::Kind::kVirtioFs;
+  mount.destination = point.destination;
+  mount.options = point.read_only ? "ro" : "";
+  mount.initialise = point.initialise;
+  mount.subpath = point.subpath;
+  return mount;
+}
+
+// Replaces what is mounted there, or comes behind the others.
+void put(std::vector<MountPoint>& points, MountPoint point) {
+  const auto same = std::find_if(points.begin(), points.end(), [&](const MountPoint& each) {
+    return each.destination == point.destination;
+  });
+  if (same == points.end()) {
+    points.push_back(std::move(point));
+  } else {
+    *same = std::move(point);
+  }
+}
+
+}  // namespace
+
+MountPoint Containers::volumePoint(const MountRequest& request, const std::string& container) {
+  VolumeRequest volume{request.source, request.driver, request.labels, request.options};
+  const VolumeRecord record = volumes_.obtain(volume, container);
+  MountPoint point = pointOf(request);
+  point.name = record.name;
+  point.source = volumes_.mountpoint(record);
+  point.driver = record.driver;
+  point.own = request.source.empty();
+  point.initialise = request.copy && volumes_.mayBeEmpty(record);
+  return point;
+}
+
+// Docker's order: other containers' mounts, what was asked for, what the image wants (moby:
+// daemon/volumes.go).
+void Containers::resolveMounts(const MountRequests& requests, const std::string& container,
+                               std::vector<MountPoint>& points) {
+  for (const VolumesFrom& from : requests.from) {
+    for (MountPoint point : get(from.container)->mounts()) {
+      if (point.type == MountType::kTmpfs) continue;
+      point.read_only |= from.read_only;
+      point.initialise = point.own = false;
+      if (point.type == MountType::kVolume) volumes_.use(point.name, container);
+      put(points, std::move(point));
+    }
+  }
+  for (const MountRequest& request : requests.mounts) {
+    MountPoint point =
+        request.type == MountType::kVolume ? volumePoint(request, container) : pointOf(request);
+    if (point.type == MountType::kBind) checkSource(point, options_.host_root);
+    if (point.type == MountType::kVolume && point.mode.empty()) point.mode = "z";  // as Docker
+    put(points, std::move(point));
+  }
+  for (const std::string& destination : requests.image_volumes) {
+    const bool taken = requests.tmpfs.contains(destination) ||
+                       std::any_of(points.begin(), points.end(), [&](const MountPoint& point) {
+                         return point.destination == destination;
+                       });
+    if (taken) continue;
+    MountRequest request;
+    request.destination = destination;
+    points.push_back(volumePoint(request, container));
+  }
+  if (points.size() > kMaxMounts) {
+    throw Error(ErrorKind::kInvalidArgument, "more than 256 mounts");
+  }
+}
+
+// By name, each once.
+std::vector<std::string> Containers::diskVolumes(const Container& container) const {
+  std::vector<std::string> names;
+  for (const MountPoint& point : container.mounts()) {
+    const bool disk = point.type == MountType::kVolume && point.driver == kDiskDriver;
+    if (disk && std::find(names.begin(), names.end(), point.name) == names.end()) {
+      names.push_back(point.name);
+    }
+  }
+  return names;
+}
+
+VmShare Containers::shareOf(const MountPoint& point) {
+  VmShare share;
+  if (point.type == MountType::kVolume) {
+    share = volumes_.shareOf(volumes_.get(point.name));
+  } else {
+    checkSource(point, options_.host_root);
+    share.source = point.source;
+    share.root = options_.host_root;
+    share.recursive = point.recursive;
+    share.recursive_read_only = point.recursive_read_only;
+    share.slave = point.propagation.ends_with("slave");
+  }
+  // Filling a volume needs it writable: see fillReadOnly.
+  share.read_only |= point.read_only && !point.initialise;
+  return share;
+}
+
+// What the virtual machine gets, and what its guest makes of it.
+Containers::GuestMounts Containers::guestMounts(const Container& container) {
+  GuestMounts mounts;
+  const std::vector<std::string> disks = diskVolumes(container);
+  if (disks.size() > Vm::kMaxExtraDisks) {
+    throw Error(ErrorKind::kInvalidArgument,
+                "more than " + std::to_string(Vm::kMaxExtraDisks) + " volumes of the disk driver");
+  }
+  for (const std::string& name : disks) {
+    mounts.disks.push_back(volumes_.diskOf(volumes_.get(name)));
+  }
+  for (const MountPoint& point : container.mounts()) {
+    if (point.type == MountType::kTmpfs) continue;  // ContainerSpec's
+    guest::Mount mount = guestMountOf(point);
+    const auto disk = std::find(disks.begin(), disks.end(), point.name);
+    if (point.type == MountType::kVolume && disk != disks.end()) {
+      mount.kind = guest::Mount::Kind::kDisk;
+      mount.source = Vm::extraDisk(static_cast<size_t>(disk - disks.begin()));
+    } else {
+      mount.source = std::to_string(mounts.shares.size());
+      mounts.shares.push_back(shareOf(point));
+    }
+    mounts.initialises |= mount.initialise;
+    mounts.mounts.push_back(std::move(mount));
+  }
+  volumes_.attachDisks(disks, container.id(), [this](const std::string& holder) {
+    const std::lock_guard lock(mutex_);
+    const auto found = containers_.find(holder);
+    return found == containers_.end() || !found->second->state().running();
+  });
+  return mounts;
+}
+
+// New volumes that the container only reads are filled by a machine that runs nothing of it: its
+// own then cannot write to them.
+void Containers::fillReadOnly(Container& container) {
+  const auto mounts = container.mounts();
+  const bool any = std::any_of(mounts.begin(), mounts.end(), [](const MountPoint& point) {
+    return point.initialise && point.read_only;
+  });
+  if (!any) return;
+  ContainerState ignored;
+  const auto vm = boot(container, false, ignored);
+  vm->stop(kFillPowerOffTime);
+  volumes_.detachDisks(container.id());
+}
+
+// The image's files are in its volumes now: what the container deletes there stays deleted.
+void Containers::noteInitialised(Container& container) {
+  std::vector<MountPoint> mounts = container.mounts();
+  for (MountPoint& mount : mounts) mount.initialise = false;
+  container.setMounts(std::move(mounts));
+  db_.updateDocuments(container.record());
+}
+
+void Containers::publishMounts(const Container& container, const char* action) {
+  for (const MountPoint& point : container.mounts()) {
+    if (point.type != MountType::kVolume) continue;
+    std::map<std::string, std::string> more{{"container", container.id()}};
+    if (std::string_view(action) == "mount") {
+      more["destination"] = point.destination;
+      more["read/write"] = point.read_only ? "false" : "true";
+      more["propagation"] = point.propagation;
+    }
+    try {
+      volumes_.publish(volumes_.get(point.name), action, std::move(more));
+    } catch (const Error&) {
+      // Its record is damaged; starting the container says so.
+    }
+  }
+}
+
+void Containers::removeOwnVolumes(const std::vector<MountPoint>& mounts) {
+  for (const MountPoint& point : mounts) {
+    if (point.type != MountType::kVolume || !point.own) continue;
+    try {
+      volumes_.remove(point.name);
+    } catch (const Error& error) {
+      // Another container uses it by now, or somebody removed it.
+      if (error.kind() != ErrorKind::kConflict && error.kind() != ErrorKind::kNotFound) throw;
+    }
+  }
+}
+
+}  // namespace hull::engine
