@@ -12,6 +12,7 @@
 
 #include "base/fd.h"
 #include "base/stream.h"
+#include "image/build/git_address.h"
 
 namespace hull::build {
 
@@ -34,15 +35,6 @@ struct Download {
 // kCancelled.
 Download download(const std::string& url, const std::string& folder,
                   const std::function<bool()>& cancelled);
-
-// "https://host/repo.git#ref:folder", "git@host:repo.git", "ssh://…", "git://…".
-struct GitAddress {
-  std::string repository;
-  std::string reference;  // branch, tag or commit; empty: the repository's HEAD
-  std::string folder;     // cleaned; empty: all of it
-};
-// nullopt when the text names no git repository. Throws kInvalidArgument when it does, badly.
-std::optional<GitAddress> parseGitAddress(std::string_view text);
 
 struct GitOptions {
   bool keep_git_directory = false;

@@ -27,6 +27,23 @@ TEST_F(Language, Line20CopiesBelongToRootWhateverTheUser) {
               HasSubstr("no user 'nobody'"));
 }
 
+TEST_F(Language, Line20SymbolicModesChangeThoseOfTheSource) {
+  const testing::FileServer server({{"/f", {"data", "", 200}}});
+  const auto image = build(
+      "FROM scratch\nENV M=u+rwX,go=rX\nCOPY --chmod=$M d /d\nCOPY --chmod=+x f /f\nCOPY "
+      "--chmod=g+w <<EOF /h\nEOF\nADD --chmod=go+r " +
+          server.url("/f") + " /got\nCOPY --chmod=go-rwx l /l/\n",
+      {{"d/", ""}, {"d/in", ""}, {"f", ""}, {"l", "-> f"}});
+  EXPECT_EQ(inodeOf(image, "d").mode, 0755);
+  EXPECT_EQ(inodeOf(image, "d/in").mode, 0644);
+  EXPECT_EQ(inodeOf(image, "f").mode, 0755);
+  EXPECT_EQ(inodeOf(image, "h").mode, 0664);
+  EXPECT_EQ(inodeOf(image, "got").mode, 0644);
+  EXPECT_EQ(inodeOf(image, "l/l").mode, 0600);
+  EXPECT_THAT(failure("FROM scratch\nCOPY --chmod=u+q f /f\n", {{"f", ""}}),
+              HasSubstr("invalid --chmod=u+q"));
+}
+
 TEST_F(Language, Line21WhatACopyMeansByItsSourceAndDestination) {
   const auto image = build("FROM scratch\nCOPY d /d\nCOPY ../../d/x /x\nCOPY d/x d/y /two/\n",
                            {{"d/", ""}, {"d/x", "X"}, {"d/y", "Y"}});
