@@ -78,6 +78,36 @@ TEST_F(Language, Line27KeysHoldWhatIsMountedAndNotWhatACacheHolds) {
   EXPECT_EQ(runs("type=cache,target=/s,id=other", "2"), 1u);
 }
 
+TEST_F(Language, Line27ACacheMayBeginWithContentsFromElsewhere) {
+  std::vector<std::string> trees;
+  runner_.on_run = [&](const RunStep& step) { trees.push_back(treeText(step.mounts.at(0))); };
+  const auto cacheOf = [&](const std::string& content, const std::string& options) {
+    build("FROM scratch AS seed\nCOPY f /s/f\nFROM scratch\nRUN --mount=type=cache,target=/c," +
+              options + " x\n",
+          {{"f", content}});
+    return mountsOf(runner_).at(0).cache.id;
+  };
+  const std::string first = cacheOf("first-content", "from=seed,source=/s,id=n");
+  EXPECT_THAT(first, ::testing::StartsWith("n@"));
+  EXPECT_THAT(trees.at(0), HasSubstr("data/f"));
+  EXPECT_THAT(trees[0], HasSubstr("first-content"));
+  EXPECT_EQ(cacheOf("first-content", "from=seed,source=/s,id=n"), first);
+  EXPECT_EQ(runner_.ran.size(), 1u) << "the same contents are the same step";
+  EXPECT_NE(cacheOf("other-content", "from=seed,source=/s,id=n"), first);
+  EXPECT_THAT(cacheOf("first-content", "from=seed"), ::testing::StartsWith("/c@"));
+  EXPECT_THAT(trees.back(), HasSubstr("data/s/f"));
+  runner_.on_run = nullptr;
+  const auto problem = [&](const std::string& options) {
+    return failure(
+        "FROM scratch AS seed\nCOPY f /f\nFROM scratch\nRUN --mount=type=cache,target=/c," +
+            options + " x\n",
+        {{"f", ""}});
+  };
+  EXPECT_THAT(problem("from=seed,source=/f"), HasSubstr("is none"));
+  EXPECT_THAT(problem("from=seed,source=/g"), HasSubstr("\"/g\" of seed: not found"));
+  EXPECT_THAT(problem("source=/f"), HasSubstr("needs from="));
+}
+
 TEST_F(Language, Line28SecretsAreFilesOrVariablesAndNoPartOfAnything) {
   request_.secrets = {{"tok", "s3cr3t-value"}};
   request_.tags = {image::Reference::parse("with-secret")};

@@ -102,6 +102,18 @@ class Build(EngineTest):
         self.assertIn(cache, du)
         self.assertNotIn(secret, du)
 
+    def test_a_cache_begins_with_the_contents_of_a_stage_and_keeps_its_own(self):
+        cache = unique("cache")
+        def build(count):
+            folder = self.folder(
+                f"FROM {BUSYBOX} AS seed\nRUN mkdir -m 751 /s && echo seeded > /s/f && ln -s f /s/l && chown 7:8 /s/f\nFROM {BUSYBOX}\n"
+                f"RUN --mount=type=cache,id={cache},from=seed,source=/s,target=/c set -e; stat -c '%a' /c; stat -c '%u:%g' /c/f; cat /c/l; "
+                f"echo {count} >> /c/n; wc -l < /c/n\n")
+            return self.build(folder, "--progress", "plain")[1].err
+        self.assertRegex(build(1), r"751\n(#.*\n)*#\d+ [0-9.]+ 7:8\n(#.*\n)*#\d+ [0-9.]+ seeded\n(#.*\n)*#\d+ [0-9.]+ 1\n")
+        self.assertRegex(build(2), r"seeded\n(#.*\n)*#\d+ [0-9.]+ 2\n")
+        self.assertIn(cache, hull("builder", "du").out)
+
     def test_stages_run_in_parallel_and_outputs_are_files(self):
         folder = self.folder(f"FROM {BUSYBOX} AS a\nRUN echo A > /a\nFROM {BUSYBOX} AS b\nRUN echo B > /b\nFROM scratch\nCOPY --from=a /a /\nCOPY --from=b /b /d/\n")
         out = self.temporary_folder() / "out"
