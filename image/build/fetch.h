@@ -52,7 +52,7 @@ class GitCheckout {
   GitCheckout& operator=(const GitCheckout&) = delete;
 
   const std::string& commit() const;  // 40 hex digits
-  // The tree as a tar; its times are the commit's.
+  // The tree as a tar, submodules in their places; its times are the commit's.
   void writeTar(Sink& out) const;
   // The repository itself as a tar with the entries below ".git".
   void writeGitDirectory(Sink& out) const;

@@ -11,6 +11,7 @@ namespace hull::build {
 namespace {
 
 constexpr size_t kMaxReferenceBytes = 255;
+constexpr size_t kMaxRepositoryBytes = 4096;
 
 [[noreturn]] void fail(const std::string& message) {
   throw Error(ErrorKind::kInvalidArgument, message);
@@ -39,7 +40,64 @@ bool endsLikeGit(std::string_view text) {
   return text.substr(0, text.find('#')).ends_with(".git");
 }
 
+// Nothing that git or ssh could take for an option: an ssh host that looks like one would be one
+// (CVE-2017-1000117).
+void checkRepository(const std::string& repository) {
+  const bool blank = std::any_of(repository.begin(), repository.end(),
+                                 [](unsigned char c) { return c <= ' ' || c == 0x7f; });
+  const size_t scheme = repository.find("://");
+  const size_t host = scheme == std::string::npos ? 0 : scheme + 3;
+  const size_t user_end = repository.find('@', host);
+  bool option = repository.starts_with('-');
+  for (const size_t start : {host, user_end == std::string::npos ? host : user_end + 1})
+    option |= repository.substr(start).starts_with('-');
+  if (blank || option || repository.empty() || repository.size() > kMaxRepositoryBytes)
+    fail("invalid git address \"" + repository.substr(0, kMaxRepositoryBytes) + "\"");
+}
+
+// "../name" seen from `parent`, as git resolves it; ".." stops before the host.
+std::string resolveRelative(std::string parent, std::string_view address) {
+  while (parent.ends_with('/')) parent.pop_back();
+  const size_t scheme = parent.find("://");
+  const size_t path = scheme == std::string::npos ? parent.find(':') : parent.find('/', scheme + 3);
+  const auto leavesHost = [&] {
+    fail("git submodule: \"" + std::string(address) + "\" leads out of " + parent);
+  };
+  if (path == std::string::npos) leavesHost();
+  std::string_view rest = address;
+  for (;;) {
+    if (rest.starts_with("./")) {
+      rest.remove_prefix(2);
+    } else if (rest.starts_with("../")) {
+      rest.remove_prefix(3);
+      const size_t slash = parent.rfind('/');
+      const bool below = slash != std::string::npos && slash >= path;
+      if (!below && (scheme != std::string::npos || parent.size() <= path + 1)) leavesHost();
+      parent.resize(below ? slash : path + 1);
+    } else {
+      return parent + (parent.ends_with(':') ? "" : "/") + std::string(rest);
+    }
+  }
+}
+
 }  // namespace
+
+std::string submoduleRepository(const std::string& parent, std::string_view address) {
+  std::string repository(address);
+  if (address.starts_with("./") || address.starts_with("../"))
+    repository = resolveRelative(parent, address);
+  checkRepository(repository);
+  const size_t scheme = repository.find("://");
+  const std::string name = repository.substr(0, std::min(scheme, repository.size()));
+  const bool known = scheme == std::string::npos
+                         ? isScpAddress(repository)
+                         : name == "https" || name == "http" || name == "ssh" || name == "file";
+  if (!known) {
+    fail("git submodule: \"" + repository +
+         "\" is not fetched: only https://, http://, ssh:// and user@host:path are");
+  }
+  return repository;
+}
 
 std::optional<GitAddress> parseGitAddress(std::string_view text) {
   const bool own_scheme = text.starts_with("git://") || text.starts_with("ssh://");
@@ -49,17 +107,7 @@ std::optional<GitAddress> parseGitAddress(std::string_view text) {
   GitAddress address;
   const size_t hash = text.find('#');
   address.repository = std::string(text.substr(0, hash));
-  const bool blank = std::any_of(address.repository.begin(), address.repository.end(),
-                                 [](unsigned char c) { return c <= ' ' || c == 0x7f; });
-  if (blank || address.repository.starts_with('-'))
-    fail("invalid git address \"" + address.repository + "\"");
-  // An ssh host that looks like an option would be one (CVE-2017-1000117).
-  const size_t host = own_scheme ? address.repository.find("://") + 3 : 0;
-  const size_t user_end = address.repository.find('@', host);
-  for (const size_t start : {host, user_end == std::string::npos ? host : user_end + 1}) {
-    if (address.repository.substr(start).starts_with('-'))
-      fail("invalid git address \"" + address.repository + "\"");
-  }
+  checkRepository(address.repository);
   if (hash == std::string_view::npos) return address;
   const std::string_view fragment = text.substr(hash + 1);
   const size_t colon = fragment.find(':');

@@ -17,4 +17,9 @@ struct GitAddress {
 // nullopt when the text names no git repository. Throws kInvalidArgument when it does, badly.
 std::optional<GitAddress> parseGitAddress(std::string_view text);
 
+// Where a submodule is that the .gitmodules of `parent` gives `address`; relative ones are seen
+// from the parent. Throws kInvalidArgument for what is not fetched. (file:// passes: whether git
+// may use it, as in tests, is GitOptions::protocols' business.)
+std::string submoduleRepository(const std::string& parent, std::string_view address);
+
 }  // namespace hull::build

@@ -19,6 +19,15 @@ void require(bool condition) {
 extern "C" int LLVMFuzzerTestOneInput(const std::uint8_t* data, std::size_t size) {
   const std::string_view text(reinterpret_cast<const char*>(data), size);
   try {
+    const std::string module =
+        hull::build::submoduleRepository("https://host/group/repo.git", text);
+    require(!module.empty() && !module.starts_with('-'));
+    require(module.find("://-") == std::string::npos || !module.starts_with("ssh"));
+    require(module.find_first_of(" \t\n") == std::string::npos);
+    require(!text.starts_with("../") || module.starts_with("https://host/"));
+  } catch (const hull::Error&) {
+  }
+  try {
     const auto address = hull::build::parseGitAddress(text);
     if (!address) return 0;
     require(!address->repository.empty() && !address->repository.starts_with('-'));
