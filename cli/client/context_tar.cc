@@ -29,7 +29,7 @@ struct EntryDeleter {
 
 class TarOut {
  public:
-  explicit TarOut(Sink& out) : out_(out), archive_(archive_write_new()) {
+  TarOut(Sink& out, ContextCost& cost) : out_(out), cost_(cost), archive_(archive_write_new()) {
     archive_write_set_format_pax_restricted(archive_);
     archive_write_set_bytes_per_block(archive_, 0);
     check(archive_write_open(archive_, this, nullptr, &TarOut::onWrite, nullptr),
@@ -55,10 +55,12 @@ class TarOut {
         archive_entry_copy_hardlink(entry.get(), first->second.c_str());
         archive_entry_set_size(entry.get(), 0);
         check(archive_write_header(archive_, entry.get()), name);
+        ++cost_.entries;
         return;
       }
     }
     check(archive_write_header(archive_, entry.get()), name);
+    ++cost_.entries;
     if (S_ISREG(info.st_mode)) copyContent(path, static_cast<uint64_t>(info.st_size));
   }
 
@@ -83,6 +85,7 @@ class TarOut {
           readSome(file.get(), std::span(buffer).first(std::min<uint64_t>(size, buffer.size())));
       if (got == 0) return;
       if (archive_write_data(archive_, buffer.data(), got) < 0) throwFailure(path);
+      cost_.bytes += got;
       size -= got;
     }
   }
@@ -109,34 +112,57 @@ class TarOut {
   }
 
   Sink& out_;
+  ContextCost& cost_;
   archive* archive_;
   std::exception_ptr failure_;
   std::map<std::pair<dev_t, ino_t>, std::string> links_;
 };
 
+std::string ignoreText(const ContextOptions& options) {
+  if (!options.outside_ignore.empty()) return options.outside_ignore;
+  const std::string special = options.folder + "/" + options.dockerfile + ".dockerignore";
+  if (!options.dockerfile.empty() && fileExists(special))
+    return readFile(special, build::kMaxIgnoreBytes);
+  const std::string usual = options.folder + "/.dockerignore";
+  return fileExists(usual) ? readFile(usual, build::kMaxIgnoreBytes) : "";
+}
+
 class Walker {
  public:
   // `prefix` ends with a slash, or is empty.
-  Walker(const ContextOptions& options, TarOut& tar, build::IgnoreRules rules,
-         std::string prefix = {})
-      : options_(options), tar_(tar), rules_(std::move(rules)), prefix_(std::move(prefix)) {}
+  Walker(const ContextOptions& options, TarOut& tar, ContextCost& cost, std::string prefix = {})
+      : options_(options),
+        tar_(tar),
+        cost_(cost),
+        rules_(build::IgnoreRules::parse(ignoreText(options))),
+        prefix_(std::move(prefix)) {}
 
   void walk(const std::string& relative) {
-    std::vector<std::string> names;
+    std::vector<std::string> wanted;
     for (const auto& entry : fs::directory_iterator(options_.folder + "/" + relative)) {
-      names.push_back(entry.path().filename().string());
+      ++cost_.names;
+      const std::string name = entry.path().filename().string();
+      const std::string path = relative.empty() ? name : relative + "/" + name;
+      // The type is in the folder's own list, on all file systems that matter.
+      if (entry.symlink_status().type() == fs::file_type::directory || isSent(path))
+        wanted.push_back(path);
     }
-    std::sort(names.begin(), names.end());
-    for (const auto& name : names) visit(relative.empty() ? name : relative + "/" + name);
+    std::sort(wanted.begin(), wanted.end());
+    for (const auto& path : wanted) visit(path);
   }
 
  private:
+  bool isSent(const std::string& relative) const {
+    return relative == options_.dockerfile || relative == ".dockerignore" ||
+           !rules_.excludes(relative);
+  }
+
   void visit(const std::string& relative) {
     const std::string path = options_.folder + "/" + relative;
     struct stat info;
+    ++cost_.inspected;
     if (lstat(path.c_str(), &info) < 0) throw sysError("pack " + path);
-    const bool always = relative == options_.dockerfile || relative == ".dockerignore";
-    const bool excluded = !always && rules_.excludes(relative);
+    const bool excluded = !isSent(relative);
     if (S_ISDIR(info.st_mode)) {
       const bool holds_dockerfile = options_.dockerfile.starts_with(relative + "/");
       if (excluded && rules_.prunes(relative) && !holds_dockerfile) return;
@@ -149,38 +175,31 @@ class Walker {
 
   const ContextOptions& options_;
   TarOut& tar_;
+  ContextCost& cost_;
   build::IgnoreRules rules_;
   std::string prefix_;
 };
 
-std::string ignoreText(const ContextOptions& options) {
-  if (!options.outside_ignore.empty()) return options.outside_ignore;
-  const std::string special = options.folder + "/" + options.dockerfile + ".dockerignore";
-  if (!options.dockerfile.empty() && fileExists(special))
-    return readFile(special, build::kMaxIgnoreBytes);
-  const std::string usual = options.folder + "/.dockerignore";
-  return fileExists(usual) ? readFile(usual, build::kMaxIgnoreBytes) : "";
-}
-
 }  // namespace
 
-void writeContext(const ContextOptions& options, Sink& out) {
-  TarOut tar(out);
+ContextCost writeContext(const ContextOptions& options, Sink& out) {
+  ContextCost cost;
+  TarOut tar(out, cost);
   if (!options.outside_name.empty()) tar.addText(options.outside_name, options.outside_dockerfile);
   if (!options.outside_ignore.empty())
     tar.addText(options.outside_name + ".dockerignore", options.outside_ignore);
   try {
-    if (!options.folder.empty())
-      Walker(options, tar, build::IgnoreRules::parse(ignoreText(options))).walk("");
+    if (!options.folder.empty()) Walker(options, tar, cost).walk("");
     for (const auto& other : options.others) {
       ContextOptions named;
       named.folder = other.folder;
-      Walker(named, tar, build::IgnoreRules::parse(ignoreText(named)), other.prefix + "/").walk("");
+      Walker(named, tar, cost, other.prefix + "/").walk("");
     }
   } catch (const fs::filesystem_error& error) {
     throw Error(ErrorKind::kNotFound, std::string("pack the build context: ") + error.what());
   }
   tar.finish();
+  return cost;
 }
 
 }  // namespace hull::cli

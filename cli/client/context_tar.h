@@ -1,6 +1,7 @@
 // A build context as a tar stream: a folder without what .dockerignore names. Main thread.
 #pragma once
 
+#include <cstdint>
 #include <string>
 #include <vector>
 
@@ -24,6 +25,15 @@ struct ContextOptions {
   };
   std::vector<Folder> others = {};
 };
-void writeContext(const ContextOptions& options, Sink& out);
+
+// What packing took. Of an ignored folder not even the names are read, unless a rule with "!" may
+// want something in it; of an ignored file nothing but its name.
+struct ContextCost {
+  size_t names = 0;      // read from folders
+  size_t inspected = 0;  // names whose attributes were read
+  size_t entries = 0;    // sent
+  uint64_t bytes = 0;    // of files, read and sent
+};
+ContextCost writeContext(const ContextOptions& options, Sink& out);
 
 }  // namespace hull::cli

@@ -1,5 +1,6 @@
 #include "cli/client/context_tar.h"
 
+#include <fcntl.h>
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
@@ -72,6 +73,30 @@ TEST_F(ContextTar, LinksAreKeptAndOwnersAreRoot) {
   EXPECT_THAT(listing, ::testing::HasSubstr("hard link to file"));
   EXPECT_THAT(listing, ::testing::HasSubstr(" 0/0 "));
   EXPECT_THAT(listing, ::testing::HasSubstr(".dockerfile.x"));
+}
+
+TEST_F(ContextTar, WhatIsIgnoredCostsNothingHoweverMuchItIs) {
+  put("Dockerfile", "FROM scratch");
+  put(".dockerignore", "node_modules\n**/*.o\n");
+  put("src/a.c", "12345");
+  for (int i = 0; i < 50; ++i) put("src/" + std::to_string(i) + ".o", "object");
+  const std::string junk = folder_.path() + "/node_modules";
+  for (int folder = 0; folder < 100; ++folder) {
+    const std::string at = junk + "/" + std::to_string(folder);
+    makeDirectories(at);
+    for (int i = 0; i < 1000; ++i) openFile(at + "/" + std::to_string(i), O_CREAT | O_WRONLY);
+  }
+  ContextOptions options;
+  options.folder = folder_.path();
+  options.dockerfile = "Dockerfile";
+  StringSink tar;
+  const ContextCost cost = writeContext(options, tar);
+  EXPECT_EQ(cost.names, 4u + 51u);  // of the folder itself and of src; none of node_modules
+  EXPECT_EQ(cost.inspected, 5u);    // an ignored folder is looked at once, an ignored file never
+  EXPECT_EQ(cost.entries, 4u);
+  EXPECT_EQ(cost.bytes,
+            std::string("FROM scratch").size() + std::string("node_modules\n**/*.o\n").size() + 5);
+  EXPECT_LT(tar.text.size(), 16u * 1024);
 }
 
 TEST_F(ContextTar, AFailingReceiverStopsThePacking) {

@@ -48,14 +48,6 @@ std::vector<std::string> buildArgs(const BuildOptions& o) {
 void refuse(const BuildOptions& o) {
   if (!o.ssh.empty())
     throw Exit{125, "--ssh: forwarding an agent is not supported yet (use --secret for a key)"};
-  for (const auto& item : o.cache_from) {
-    if (item.find("type=inline") == std::string::npos && item.find("type=") != std::string::npos)
-      throw Exit{125, fmt::format("--cache-from {}: not supported yet (the engine's own cache is "
-                                  "used)",
-                                  item)};
-  }
-  for (const auto& item : o.cache_to)
-    throw Exit{125, fmt::format("--cache-to {}: not supported yet", item)};
 }
 
 Query queryOf(const BuildOptions& o, const std::vector<BuildOutput>& outputs) {
@@ -110,26 +102,57 @@ void writeMetadata(const EngineClient& engine, const BuildOptions& o, const std:
   writeFileAtomic(o.metadata_file, metadata.dump(2) + "\n");
 }
 
-// Posts the build; returns the image's id.
-std::string postBuild(const EngineClient& engine, const BuildOptions& o,
-                      const std::vector<BuildOutput>& outputs, BuildDisplay& display) {
+struct BuildResult {
+  std::string image, cache;  // ids
+};
+
+// Posts the build.
+BuildResult postBuild(const EngineClient& engine, const BuildOptions& o,
+                      const std::vector<BuildOutput>& outputs, const BuildCaches& caches,
+                      BuildDisplay& display) {
   BuildContext source = openBuildContext(o);
   Query query = queryOf(o, outputs);
   query.insert(query.end(), source.query.begin(), source.query.end());
+  query.insert(query.end(), caches.query.begin(), caches.query.end());
   Headers headers = {{"Content-Type", "application/x-tar"},
                      {"X-Registry-Config", registryConfigHeader()}};
   if (const std::string secrets = secretsHeader(o.secrets); !secrets.empty())
     headers.emplace_back("X-Build-Secrets", secrets);
-  std::string image;
+  BuildResult result;
   JsonLines lines([&](const json& event) {
     display.event(event);
-    if (event.contains("aux")) image = event["aux"].value("ID", image);
+    if (!event.contains("aux")) return;
+    result.image = event["aux"].value("ID", result.image);
+    result.cache = event["aux"].value("CacheID", result.cache);
   });
   engine.stream("POST", withQuery("/build", query), source.body.get(), headers,
                 [&](std::string_view data) { lines.feed(data); });
   lines.finish();
-  return image;
+  return result;
 }
+
+// Images that only carry a cache, for as long as the build takes.
+class CarriedCaches {
+ public:
+  CarriedCaches(const EngineClient& engine, std::vector<std::string> images)
+      : engine_(engine), images_(std::move(images)) {}
+  ~CarriedCaches() {
+    for (const auto& image : images_) {
+      try {
+        engine_.call("DELETE", "/images/" + urlEncode(image));
+      } catch (const std::exception&) {
+        // Something else has it: hull image prune finds it later.
+      }
+    }
+  }
+  CarriedCaches(const CarriedCaches&) = delete;
+  CarriedCaches& operator=(const CarriedCaches&) = delete;
+  void add(const std::string& image) { images_.push_back(image); }
+
+ private:
+  const EngineClient& engine_;
+  std::vector<std::string> images_;
+};
 
 void deliver(const EngineClient& engine, const BuildOptions& o,
              const std::vector<BuildOutput>& outputs, const std::string& image) {
@@ -150,12 +173,14 @@ int buildCommand(Context& context, const BuildOptions& o) {
   std::vector<BuildOutput> outputs;
   for (const auto& text : o.outputs) outputs.push_back(parseOutput(text));
   const EngineClient& engine = context.engine();
-  std::string image;
+  const BuildCaches caches = openBuildCaches(engine, o);
+  CarriedCaches carried(engine, caches.loaded);
+  BuildResult result;
   std::vector<BuildProgress::Warning> warnings;
   {
     BuildDisplay display(displayMode(o.progress, o.quiet, stderr), stderr);
     try {
-      image = postBuild(engine, o, outputs, display);
+      result = postBuild(engine, o, outputs, caches, display);
     } catch (...) {
       display.finish();
       if (!o.quiet) showWarnings(display.warnings(), o.check);
@@ -163,6 +188,11 @@ int buildCommand(Context& context, const BuildOptions& o) {
     }
     display.finish();
     warnings = display.warnings();
+  }
+  const std::string& image = result.image;
+  if (!result.cache.empty()) {
+    carried.add(result.cache);
+    writeCacheFolder(engine, result.cache, caches.folder);
   }
   if (o.check) {
     std::cout << "Check complete, no warnings have been found.\n";
@@ -256,8 +286,11 @@ void addBuildCommand(CLI::App& app, Context& context) {
   addList(command, "--build-context", o->build_contexts,
           "Named context: NAME=FOLDER, docker-image://…, git or http address");
   addList(command, "--no-cache-filter", o->no_cache_filter, "Stages that are built again");
-  addList(command, "--cache-from", o->cache_from, "Accepted: the engine's own cache is used");
-  addList(command, "--cache-to", o->cache_to, "Not supported yet");
+  addList(command, "--cache-from", o->cache_from,
+          "One more cache: an image, type=registry,ref=IMAGE or type=local,src=FOLDER");
+  addList(command, "--cache-to", o->cache_to,
+          "Where the cache goes: type=registry,ref=IMAGE, type=local,dest=FOLDER (with mode=max "
+          "all steps) or type=inline");
   command->add_option("-f,--file", o->dockerfile, "The Dockerfile; - reads it from standard input");
   command->add_option("--target", o->target, "Build up to this stage");
   command->add_option("--network", o->network, "Network of RUN: default or none")

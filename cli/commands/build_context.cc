@@ -181,6 +181,12 @@ BuildContext fromStdin(const BuildOptions& o) {
 
 }  // namespace
 
+std::unique_ptr<Source> openFolder(const std::string& folder) {
+  ContextOptions options;
+  options.folder = fs::canonical(folder).string();
+  return std::make_unique<ContextSource>(std::move(options));
+}
+
 BuildContext openBuildContext(const BuildOptions& o) {
   if (o.context == "-") return fromStdin(o);
   if (fs::is_directory(o.context)) return fromFolder(o);

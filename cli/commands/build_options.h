@@ -30,6 +30,20 @@ struct BuildContext {
 };
 BuildContext openBuildContext(const BuildOptions& options);
 
+// A folder as a tar, whole.
+std::unique_ptr<Source> openFolder(const std::string& folder);
+
+// --cache-from and --cache-to, as the query tells of them. Folders are in the engine already, as
+// nameless images that go when the build is over.
+struct BuildCaches {
+  Query query;
+  std::vector<std::string> loaded;  // images by id
+  std::string folder;               // where the build's cache goes; empty: nowhere here
+};
+BuildCaches openBuildCaches(const EngineClient& engine, const BuildOptions& options);
+void writeCacheFolder(const EngineClient& engine, const std::string& image,
+                      const std::string& folder);
+
 // The X-Build-Secrets header's value; empty without secrets. "id=x,src=path", "id=x,env=NAME", or a
 // lone id that names a variable or a file.
 std::string secretsHeader(const std::vector<std::string>& secrets);
@@ -42,6 +56,9 @@ struct BuildOutput {
   std::string name;         // type=image: one more tag
 };
 BuildOutput parseOutput(const std::string& text);
+
+// Unpacks the tar that GET `target` answers.
+void unpackAnswer(const EngineClient& engine, const std::string& target, const std::string& folder);
 
 // Brings the image where `output` says.
 void writeOutput(const EngineClient& engine, const BuildOutput& output, const std::string& image,

@@ -84,6 +84,12 @@ void saveTo(const EngineClient& engine, const std::string& target, const std::st
 
 }  // namespace
 
+void unpackAnswer(const EngineClient& engine, const std::string& target,
+                  const std::string& folder) {
+  const Fd tar = spool(engine, target);
+  unpackInto(tar.get(), folder);
+}
+
 BuildOutput parseOutput(const std::string& text) {
   BuildOutput output;
   if (text == "-") return {BuildOutput::Type::kTar, "-", ""};
@@ -130,10 +136,8 @@ void writeOutput(const EngineClient& engine, const BuildOutput& output, const st
   switch (output.type) {
     case Type::kImage:
       return;
-    case Type::kLocal: {
-      const Fd tar = spool(engine, rootfs);
-      return unpackInto(tar.get(), output.destination);
-    }
+    case Type::kLocal:
+      return unpackAnswer(engine, rootfs, output.destination);
     case Type::kTar:
       return saveTo(engine, rootfs, file);
     case Type::kDocker:

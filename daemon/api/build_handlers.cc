@@ -7,6 +7,7 @@
 
 #include "base/base64.h"
 #include "base/log.h"
+#include "daemon/api/build_cache.h"
 #include "daemon/api/build_events.h"
 #include "daemon/api/filters.h"
 #include "daemon/api/handlers.h"
@@ -132,6 +133,8 @@ build::BuildRequest requestOf(const Request& http) {
   const int64_t memory = query.number("memory").value_or(0);
   request.memory_bytes = memory > 0 ? static_cast<uint64_t>(memory) : 0;
   request.extra_hosts = extraHosts(query);
+  request.cache_from = cacheSources(query);
+  request.inline_cache = cacheTargets(query).in_image;
   return request;
 }
 
@@ -180,6 +183,10 @@ void buildImage(Exchange& exchange, Engine& engine) {
               })
         .image;
   };
+  const CacheTargets cache_targets = cacheTargets(query);
+  hooks.cache_mode = cache_targets.mode;
+  std::optional<image::Image> cache;
+  hooks.deliver_cache = [&](const image::Image& made) { cache = made; };
   stream.run([&] {
     const ContextSweep sweep(engine.images());
     image::Image image;
@@ -191,6 +198,11 @@ void buildImage(Exchange& exchange, Engine& engine) {
       throw;
     }
     events->finish();
+    if (cache) {
+      deliverCache(stream, engine, cache_targets, *cache, [&](const std::string& registry) {
+        return buildCredentials(engine, registry_config, registry);
+      });
+    }
     if (request.check_only)
       return stream.line({{"stream", "Check complete, no warnings found.\n"}});
     stream.line({{"aux", {{"ID", image.id.text()}}}});

@@ -118,6 +118,29 @@ CacheDisks::Lease::~Lease() {
   owner_.changed_.notify_all();
 }
 
+namespace {
+
+std::string seedMark(const std::string& disk) {
+  return fs::path(disk).parent_path().string() + "/seeded";
+}
+
+}  // namespace
+
+bool CacheDisks::Lease::seeded(size_t n) const {
+  const bool temporary =
+      std::find(temporary_.begin(), temporary_.end(), path(n)) != temporary_.end();
+  return temporary ? seeded_.contains(n) : fileExists(seedMark(path(n)));
+}
+
+void CacheDisks::Lease::markSeeded(size_t n) {
+  const bool temporary =
+      std::find(temporary_.begin(), temporary_.end(), path(n)) != temporary_.end();
+  if (temporary)
+    seeded_.insert(n);
+  else
+    writeFileAtomic(seedMark(path(n)), "");
+}
+
 bool CacheDisks::Lease::contended() const {
   const std::lock_guard lock(owner_.mutex_);
   return std::any_of(ids_.begin(), ids_.end(),

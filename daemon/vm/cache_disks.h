@@ -1,12 +1,13 @@
 // The disks of RUN --mount=type=cache: one sparse ext4 for each id, used by one machine at a time
-// and never read on the host. <folder>/<sha256 of the id>/{disk,id}; what is in use has a lease in
-// this process. Owned by the step runner. Any thread.
+// and never read on the host. <folder>/<sha256 of the id>/{disk,id,seeded}; what is in use has a
+// lease in this process. Owned by the step runner. Any thread.
 #pragma once
 
 #include <condition_variable>
 #include <map>
 #include <memory>
 #include <mutex>
+#include <set>
 #include <string>
 #include <vector>
 
@@ -27,6 +28,9 @@ class CacheDisks {
     // Of the nth cache that was asked for.
     const std::string& path(size_t n) const { return paths_.at(n); }
     size_t size() const { return paths_.size(); }
+    // Whether its initial contents are on it (RUN --mount=type=cache,from=…).
+    bool seeded(size_t n) const;
+    void markSeeded(size_t n);
     bool contended() const;  // somebody waits for one of them
 
    private:
@@ -36,6 +40,7 @@ class CacheDisks {
     std::vector<std::string> ids_;  // held
     std::vector<std::string> paths_;
     std::vector<std::string> temporary_;  // private ones that nobody uses afterwards
+    std::set<size_t> seeded_;             // of them
   };
 
   // All of them at once, so that two that wait for each other's cannot be. `check` is called while

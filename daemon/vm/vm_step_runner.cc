@@ -94,6 +94,8 @@ class VmSession final : public build::StageSession {
   void start(const std::string& process, const build::RunStep& step);
   guest::StepMount mountOf(const build::RunMount& wanted);
   std::string treeOf(const build::RunMount& wanted);
+  void sendTree(guest::OpenStream::Kind kind, const std::string& path,
+                const build::RunMount& wanted);
   guest::ProcessExited waitExit(const std::string& process);
   Fd openStream(const std::string& process, guest::OpenStream::Kind kind, uint64_t offset);
 
@@ -207,7 +209,12 @@ guest::StepMount VmSession::mountOf(const build::RunMount& wanted) {
       const auto found = std::find(cache_ids_.begin(), cache_ids_.end(), wanted.cache);
       if (found == cache_ids_.end())
         throw Error(ErrorKind::kInternal, "the session has no cache " + wanted.cache.id);
-      mount.source = Vm::extraDisk(static_cast<size_t>(found - cache_ids_.begin()));
+      const auto number = static_cast<size_t>(found - cache_ids_.begin());
+      mount.source = Vm::extraDisk(number);
+      if (wanted.tree && !caches_->seeded(number)) {
+        sendTree(guest::OpenStream::Kind::kSeedDisk, mount.source, wanted);
+        caches_->markSeeded(number);
+      }
       break;
     }
     case Kind::kFile:
@@ -226,16 +233,21 @@ std::string VmSession::treeOf(const build::RunMount& wanted) {
     if (found != trees_.end()) return found->second;
   }
   const std::string name = "tree-" + std::to_string(++next_tree_);
+  sendTree(guest::OpenStream::Kind::kWriteTree, name, wanted);
+  if (wanted.read_only) trees_[wanted.tree_key] = name;
+  return name;
+}
+
+void VmSession::sendTree(guest::OpenStream::Kind kind, const std::string& path,
+                         const build::RunMount& wanted) {
   guest::OpenStream open;
-  open.kind = guest::OpenStream::Kind::kWriteTree;
-  open.path = name;
+  open.kind = kind;
+  open.path = path;
   explainingFullDisk(folder_.path(), [&] {
     ChunkSink sink(vm_->openStream(name_, open));
     wanted.tree(sink);
     sink.finish();
   });
-  if (wanted.read_only) trees_[wanted.tree_key] = name;
-  return name;
 }
 
 build::StepResult VmSession::run(const build::RunStep& step, const build::OutputFunction& output) {

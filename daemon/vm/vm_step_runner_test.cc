@@ -143,6 +143,35 @@ TEST_F(StepRunnerTest, MountsBecomeTreesDisksAndFiles) {
   EXPECT_EQ(streamed, 1);
 }
 
+TEST_F(StepRunnerTest, ACacheGetsItsInitialContentsOnceAndAPrivateOneItsOwn) {
+  int streamed = 0;
+  build::RunMount cache;
+  cache.kind = build::RunMount::Kind::kCache;
+  cache.target = "/cache";
+  cache.tree = [&](Sink& tar) {
+    ++streamed;
+    tar.write("a tar");
+  };
+  const auto use = [&](build::StageSession& session, const build::MountCache& which) {
+    cache.cache = which;
+    build::RunStep made = step({"mounts", "", "", "0"});
+    made.mounts = {cache};
+    session.run(made, [](build::OutputStream, std::string_view) {});
+  };
+  build::SessionOptions options;
+  options.caches = {{"c", false}};
+  const auto first = runner_->open({}, options);
+  use(*first, {"c", false});
+  use(*first, {"c", false});
+  EXPECT_EQ(streamed, 1);
+  build::SessionOptions of_its_own;
+  of_its_own.caches = {{"c", true}};
+  const auto second = runner_->open({}, of_its_own);
+  use(*second, {"c", true});
+  use(*second, {"c", true});
+  EXPECT_EQ(streamed, 2);
+}
+
 TEST_F(StepRunnerTest, ACacheIsUsedByOneSessionAtATimeAndCanBeRemovedAfterwards) {
   build::SessionOptions options;
   options.caches = {{"c", false}};

@@ -172,7 +172,7 @@ void bindDisk(const std::string& outside, const StepMount& mount, size_t number)
   makeDirectory(at);
   mountOne(mount.source.substr(mount.source.find_first_not_of('/')), at, "ext4",
            MS_NOATIME | MS_NOSUID | MS_NODEV);
-  const std::string data = at + "/data";
+  const std::string data = at + "/" + kDiskData;
   if (!exists(data)) {
     makeDirectory(data, 0700);
     if (chown(data.c_str(), mount.uid, mount.gid) < 0) fail("set owner of " + mount.destination);

@@ -10,6 +10,9 @@
 
 namespace hull::guest {
 
+// The directory of a disk that StepMount::Kind::kDisk mounts.
+inline constexpr const char* kDiskData = "data";
+
 // After it returns, "/" is the container's root and nothing outside can be named any more.
 // `state` is the directory of RootFilesystem. Throws Error(kInternal), naming the mount.
 void enterNewContainer(const std::string& state, const CreateContainer& options,

@@ -52,7 +52,7 @@ class Decoder {
   static constexpr unsigned lastOf(Mount::Kind) { return unsigned(Mount::Kind::kDisk); }
   static constexpr unsigned lastOf(StepMount::Kind) { return unsigned(StepMount::Kind::kFile); }
   static constexpr unsigned lastOf(OpenStream::Kind) {
-    return unsigned(OpenStream::Kind::kWriteTree);
+    return unsigned(OpenStream::Kind::kSeedDisk);
   }
   static constexpr unsigned lastOf(FailureCode) { return unsigned(FailureCode::kConflict); }
 };

@@ -218,6 +218,9 @@ struct OpenStream {
                         // (docker commit and diff)
     kWriteTree = 9,  // chunks host → guest: tar unpacked outside the container's root under the
                      // new name `path`, for StepMount::Kind::kTree
+    // chunks host → guest: tar whose directory "data" becomes what StepMount::Kind::kDisk mounts of
+    // the disk `path` (/dev/vdX), all or nothing; when the disk has one already, that stays.
+    kSeedDisk = 10,
   };
   std::string process;
   Kind kind = Kind::kStdout;

@@ -59,7 +59,7 @@ std::vector<Frame> samples() {
   add(Pause{});
   add(Resume{});
   add(PowerOff{});
-  add(OpenStream{"main", OpenStream::Kind::kWriteTree, uint64_t{1} << 33, "/etc"});
+  add(OpenStream{"main", OpenStream::Kind::kSeedDisk, uint64_t{1} << 33, "/etc"});
   add(Ok{});
   add(Failure{FailureCode::kConflict, "no"});
   add(HelloReply{2, "6.1.0"});

@@ -1,7 +1,12 @@
 #include "guest-init/server/tree_transfers.h"
 
 #include <fcntl.h>
+#include <sched.h>
+#include <sys/mount.h>
 #include <sys/stat.h>
+#include <unistd.h>
+
+#include <cstdio>
 
 #include <cerrno>
 #include <utility>
@@ -16,6 +21,8 @@
 namespace hull::guest {
 
 namespace {
+
+constexpr const char* kPendingSeed = ".seed";
 
 Transfer::ReadWork packTree(std::string path, PackKind kind) {
   return [path = std::move(path), kind](Sink& chunks, const Transfer::Ready& ready) {
@@ -96,6 +103,38 @@ Transfer::WriteWork unpackTree(std::string path) {
   };
 }
 
+// In a mount namespace of its own, so that the mount ends with the process.
+Transfer::WriteWork seedDisk(std::string at, std::string device) {
+  return [at = std::move(at), device = std::move(device)](Source& chunks,
+                                                          const Transfer::Ready& ready) {
+    if (!device.starts_with("/dev/")) {
+      throw Error(ErrorKind::kInvalidArgument, "fill the disk " + device + ": no disk");
+    }
+    makeDirectory(at, 0700);
+    if (unshare(CLONE_NEWNS) < 0 || mount("none", "/", nullptr, MS_REC | MS_PRIVATE, nullptr) < 0 ||
+        mount(device.c_str(), at.c_str(), "ext4", MS_NOATIME | MS_NOSUID | MS_NODEV, nullptr) < 0) {
+      throw sysError("mount " + device);
+    }
+    const Fd disk = openFile(at, O_RDONLY | O_DIRECTORY);
+    removeTree(disk.get(), kPendingSeed);  // of a machine that ended in the middle
+    ready();
+    if (exists(at + "/" + kDiskData)) {
+      NullSink nowhere;
+      return copy(chunks, nowhere);
+    }
+    const std::string pending = at + "/" + kPendingSeed;
+    makeDirectory(pending, 0700);
+    const Fd root = openFile(pending, O_RDONLY | O_DIRECTORY);
+    unpack(chunks, {root, "", nullptr});
+    if (!isDirectory(pending + "/" + kDiskData))
+      throw Error(ErrorKind::kCorrupt, "fill " + device + ": the tar has no directory \"data\"");
+    if (syncfs(disk.get()) < 0 || renameat(root.get(), kDiskData, disk.get(), kDiskData) < 0)
+      throw sysError("fill " + device);
+    removeTree(disk.get(), kPendingSeed);
+    if (syncfs(disk.get()) < 0) throw sysError("fill " + device);
+  };
+}
+
 // In hull-init, when the layer's directory is complete or given up.
 std::string concludeLayer(RootFilesystem& root, std::string error) {
   try {
@@ -141,6 +180,10 @@ std::unique_ptr<Transfer> makeTreeTransfer(Container& container, const Frame& fr
           [&root](std::string error) { return concludeLayer(root, std::move(error)); });
     case Kind::kWriteTree:
       return Transfer::write(frame, std::move(socket), unpackTree(root.prepareTree(request.path)),
+                             [](std::string error) { return error; });
+    case Kind::kSeedDisk:
+      return Transfer::write(frame, std::move(socket),
+                             seedDisk(root.state() + "/seed", request.path),
                              [](std::string error) { return error; });
     case Kind::kStdin:
     case Kind::kStdout:

@@ -203,6 +203,33 @@ TEST_F(TreesTest, MountsOfAStepAreSeenByItAloneAndLeaveNothingInTheLayer) {
   EXPECT_EQ(list(machine->readTree(Kind::kReadChanges)), "kept\n");
 }
 
+TEST_F(TreesTest, ADiskIsFilledOnceAndAllOrNothing) {
+  const std::string device = machine->containerOptions().writable_disk;
+  const StepMount cache = stepMount(StepMount::Kind::kDisk, device, "/cache");
+  const auto shown = [&] {
+    auto step =
+        machine->shell("cd /cache; stat -c '%a %u' .; find . | sort; cat d/f; echo more >> d/f");
+    step.mounts = {cache};
+    return machine->run(step).out;
+  };
+  std::string broken = pack("mkdir -p data/d; echo lost > data/d/f");
+  broken.resize(broken.find("lost"));
+  EXPECT_NE(machine->writeTree(Kind::kSeedDisk, broken, device), "");
+  EXPECT_THAT(machine->writeTree(Kind::kSeedDisk, pack("rm -r data; mkdir other"), device),
+              HasSubstr("no directory \"data\""));
+  const std::string good =
+      pack("rm -r other; mkdir -p data/d; echo first > data/d/f; chmod 751 data; chown -R 7 data");
+  EXPECT_EQ(machine->writeTree(Kind::kSeedDisk, good, device), "");
+  EXPECT_EQ(shown(), "751 7\n.\n./d\n./d/f\nfirst\n");
+  EXPECT_EQ(machine->writeTree(Kind::kSeedDisk, pack("echo second > data/d/f"), device), "");
+  EXPECT_THAT(shown(), HasSubstr("first\nmore\n")) << "what is there stays";
+  for (const char* name : {"", "/etc", "../dev/vda", "/dev/none"}) {
+    Message reply;
+    machine->open(Kind::kSeedDisk, "", 0, name, &reply);
+    EXPECT_TRUE(std::holds_alternative<Failure>(reply)) << name;
+  }
+}
+
 TEST_F(TreesTest, TreesHavePlainNewNames) {
   const std::string tar = pack("echo a > a");
   EXPECT_EQ(machine->writeTree(Kind::kWriteTree, tar, "t"), "");

@@ -109,6 +109,29 @@ void BuildState::pin(std::shared_ptr<void> token) {
   pins_.push_back(std::move(token));
 }
 
+void BuildState::recordStep(StepRecord record) {
+  const std::lock_guard lock(mutex_);
+  records_.push_back(std::move(record));
+}
+
+std::vector<StepRecord> BuildState::stepRecords(CacheMode mode) {
+  std::set<int> wanted;
+  for (int stage = plan.order.back(); mode == CacheMode::kMin && stage >= 0;
+       stage = plan.stages[static_cast<size_t>(stage)].base_stage)
+    wanted.insert(stage);
+  std::vector<StepRecord> records;
+  {
+    const std::lock_guard lock(mutex_);
+    std::copy_if(records_.begin(), records_.end(), std::back_inserter(records),
+                 [&](const StepRecord& record) {
+                   return mode == CacheMode::kMax || wanted.contains(record.stage);
+                 });
+  }
+  std::stable_sort(records.begin(), records.end(),
+                   [](const StepRecord& a, const StepRecord& b) { return a.stage < b.stage; });
+  return records;
+}
+
 void BuildState::useArg(const std::string& name) {
   const std::lock_guard lock(mutex_);
   used_args_.insert(name);

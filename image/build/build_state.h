@@ -13,6 +13,7 @@
 
 #include "image/build/builder.h"
 #include "image/build/cache.h"
+#include "image/build/cache_transfer.h"
 #include "image/build/rootfs.h"
 #include "image/build/stages.h"
 
@@ -40,6 +41,7 @@ class BuildState {
   std::map<std::string, std::unique_ptr<RootFs>> folder_contexts;  // "context://…" by name
   std::string now;  // RFC 3339; SOURCE_DATE_EPOCH when given
   int64_t now_seconds = 0;
+  ImportedCache imported;   // --cache-from
   bool fixed_time = false;  // SOURCE_DATE_EPOCH: no time in a layer is later than it
 
   // Builds the stages of the plan; returns when the last one is done. Throws the first failure.
@@ -53,6 +55,10 @@ class BuildState {
   bool cancelled() const;  // by the client, or because a stage failed
   void checkCancelled() const;
   void pin(std::shared_ptr<void> token);
+  // What a step was, for --cache-to.
+  void recordStep(StepRecord record);
+  // In the order of the Dockerfile's stages; kMin: only those that the target stands on.
+  std::vector<StepRecord> stepRecords(CacheMode mode);
   void useArg(const std::string& name);
   bool usesArg(const std::string& name);
   // From the store, or fetched. One at a time.
@@ -76,6 +82,7 @@ class BuildState {
   size_t next_ = 0;  // in plan.order
   std::exception_ptr failure_;
   std::set<std::string> used_args_;
+  std::vector<StepRecord> records_;
   std::vector<std::shared_ptr<void>> pins_;  // layers of this build are not collected meanwhile
 };
 

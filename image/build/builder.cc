@@ -188,6 +188,49 @@ void runChecks(BuildState& build, const IgnoreRules& ignored) {
     throw Error(ErrorKind::kInvalidArgument, lintFailure(warnings));
 }
 
+// --cache-from. A cache is a help, not a need.
+void importCaches(BuildState& build, const BuildHooks& hooks) {
+  for (const auto& source : build.request.cache_from) {
+    try {
+      std::optional<image::Image> found;
+      if (!source.fetch) found = build.store.find(source.image);
+      if (!found)
+        found = hooks.pull_image(image::Reference::parse(source.image),
+                                 image::Platform::parse(build.request.platform));
+      std::vector<image::Digest> needed = found->config.diff_ids;
+      for (const auto& blob : found->layer_blobs) needed.push_back(blob.digest);
+      build.pin(build.store.pinLayers(needed));
+      build.imported.add(*found);
+      if (found->config.build_cache.empty()) {
+        build.report(BuildEvent::Kind::kWarning,
+                     "--cache-from " + source.image +
+                         ": this image holds no build cache (hull build --cache-to makes one)");
+      }
+    } catch (const Error& error) {
+      if (error.kind() == ErrorKind::kCancelled) throw;
+      build.report(BuildEvent::Kind::kWarning,
+                   "--cache-from " + source.image + ": built without it: " + error.what());
+    }
+  }
+}
+
+// --cache-to but inline: an image of the steps' layers.
+void exportCache(BuildState& build, const BuildHooks& hooks) {
+  if (!hooks.cache_mode || !hooks.deliver_cache) return;
+  image::ImageConfig config;
+  config.platform = image::Platform::parse(build.request.platform);
+  config.created = build.now;
+  std::vector<image::IngestedLayer> layers;
+  PackedSteps packed = packSteps(build.stepRecords(*hooks.cache_mode), layers, /*add_layers=*/true);
+  if (packed.left_out > 0) {
+    build.report(BuildEvent::Kind::kWarning, "--cache-to: " + std::to_string(packed.left_out) +
+                                                 " steps are left out: a cache holds at most " +
+                                                 std::to_string(image::kMaxLayers) + " layers");
+  }
+  config.build_cache = std::move(packed.steps);
+  hooks.deliver_cache(build.store.create(config, layers, {}));
+}
+
 }  // namespace
 
 image::Image buildImage(image::ImageStore& store, StepRunner& runner, Source& context,
@@ -218,8 +261,10 @@ image::Image buildImage(image::ImageStore& store, StepRunner& runner, Source& co
   build.now_seconds = buildTime(request);
   build.now = rfc3339(build.now_seconds);
   build.fixed_time = request.build_args.contains("SOURCE_DATE_EPOCH");
+  importCaches(build, hooks);
   build.runStages();
   const image::Image image = build.finishedStage(build.plan.order.back()).finish(request.tags);
+  exportCache(build, hooks);
   warnUnusedArgs(build);
   build.report(BuildEvent::Kind::kFinished, "", 0, image.id.text());
   return image;

@@ -38,7 +38,18 @@ struct BuildRequest {
   std::string git_protocols;  // GIT_ALLOW_PROTOCOL of ADD; empty: those of the network
   uint64_t memory_bytes = 0;
   std::vector<std::string> extra_hosts;
+  // Caches of elsewhere (--cache-from): images by name or id, fetched when they are not in the
+  // store, or always when `fetch`. One that cannot be had is a warning.
+  struct CacheSource {
+    std::string image;
+    bool fetch = false;
+  };
+  std::vector<CacheSource> cache_from;
+  bool inline_cache = false;  // the image is a cache, too (--cache-to type=inline)
 };
+
+// Steps of a build for elsewhere (--cache-to): those of the result, or all.
+enum class CacheMode { kMin, kMax };
 
 // What the build reports, in order. The API turns it into Docker's classic JSON stream.
 struct BuildEvent {
@@ -68,6 +79,9 @@ struct BuildHooks {
   std::function<image::Image(const image::Reference&, const image::Platform&)> pull_image;
   EventFunction report;
   std::function<bool()> cancelled;
+  // With `cache_mode`: the image that holds the build's cache, nameless; before buildImage returns.
+  std::optional<CacheMode> cache_mode;
+  std::function<void(const image::Image&)> deliver_cache;
 };
 
 // `context` is a tar (plain, gzip, zstd), ignore rules already applied by the client and applied

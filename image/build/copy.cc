@@ -241,7 +241,7 @@ void CopyPlan::add(InodeNumber number, const std::string& target) {
   CopiedEntry copied{entryOf(inode, target),
                      inode.type == EntryType::kFile && inode.size > 0 ? &inode : nullptr};
   setOwner(copied.entry);
-  if (request_.mode && inode.type != EntryType::kSymlink) copied.entry.mode = *request_.mode;
+  setMode(copied.entry);
   entries_.push_back(std::move(copied));
 }
 
@@ -261,7 +261,8 @@ void CopyPlan::addDirectory(const std::string& target, const Inode* like) {
     if (like) entry = entryOf(*like, target);
     entry.path = target;
     entry.type = EntryType::kDirectory;
-    entry.mode = request_.mode ? *request_.mode : like ? like->mode : kDirectoryMode;
+    entry.mode = like ? like->mode : kDirectoryMode;
+    setMode(entry);
     setOwner(entry);
   }
   entries_.push_back({std::move(entry), nullptr});
@@ -299,6 +300,11 @@ void CopyPlan::setOwner(Entry& entry) const {
   const Owner owner = request_.owner.value_or(Owner{});
   entry.uid = owner.uid;
   entry.gid = owner.gid;
+}
+
+void CopyPlan::setMode(Entry& entry) const {
+  if (!request_.mode || entry.type == EntryType::kSymlink) return;
+  entry.mode = request_.mode->apply(entry.mode, entry.type == EntryType::kDirectory);
 }
 
 std::string CopyPlan::contentKey() const {

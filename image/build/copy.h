@@ -9,6 +9,7 @@
 #include <vector>
 
 #include "base/stream.h"
+#include "image/build/chmod.h"
 #include "image/build/dockerignore.h"
 #include "image/build/rootfs.h"
 
@@ -21,7 +22,7 @@ struct CopyRequest {
   std::string destination;           // absolute or relative to working_directory
   std::string working_directory;     // of the destination
   std::optional<Owner> owner;        // --chown; otherwise 0:0
-  std::optional<uint16_t> mode;      // --chmod
+  std::optional<ModeChange> mode;    // --chmod
   bool keep_owner = false;           // an unpacked archive: owners as they are in it
   // --link: the layer does not depend on what is below it. Symlinks of the destination are not
   // followed, and parents are in no layer of ours: whoever applies it makes missing ones.
@@ -66,6 +67,7 @@ class CopyPlan {
   void addParents(const std::string& target);
   void addDirectory(const std::string& target, const image::Inode* like);
   void setOwner(image::Entry& entry) const;
+  void setMode(image::Entry& entry) const;
 
   RootFs& source_;
   const RootFs& destination_;

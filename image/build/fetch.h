@@ -12,6 +12,7 @@
 
 #include "base/fd.h"
 #include "base/stream.h"
+#include "image/build/git_address.h"
 
 namespace hull::build {
 
@@ -35,15 +36,6 @@ struct Download {
 Download download(const std::string& url, const std::string& folder,
                   const std::function<bool()>& cancelled);
 
-// "https://host/repo.git#ref:folder", "git@host:repo.git", "ssh://…", "git://…".
-struct GitAddress {
-  std::string repository;
-  std::string reference;  // branch, tag or commit; empty: the repository's HEAD
-  std::string folder;     // cleaned; empty: all of it
-};
-// nullopt when the text names no git repository. Throws kInvalidArgument when it does, badly.
-std::optional<GitAddress> parseGitAddress(std::string_view text);
-
 struct GitOptions {
   bool keep_git_directory = false;
   std::string protocols = "https:http:git:ssh";  // GIT_ALLOW_PROTOCOL
@@ -60,7 +52,7 @@ class GitCheckout {
   GitCheckout& operator=(const GitCheckout&) = delete;
 
   const std::string& commit() const;  // 40 hex digits
-  // The tree as a tar; its times are the commit's.
+  // The tree as a tar, submodules in their places; its times are the commit's.
   void writeTar(Sink& out) const;
   // The repository itself as a tar with the entries below ".git".
   void writeGitDirectory(Sink& out) const;

@@ -7,6 +7,7 @@
 #include <algorithm>
 #include <array>
 #include <cstdlib>
+#include <map>
 
 #include "base/error.h"
 #include "base/file.h"
@@ -20,8 +21,11 @@ namespace {
 
 constexpr int kCancelPollMs = 200;
 constexpr size_t kMaxGitWords = 64 * 1024;  // of what git says
-constexpr size_t kMaxReferenceBytes = 255;
 constexpr size_t kCommitDigits = 40;
+constexpr size_t kMaxModulesBytes = 1 << 20;                 // of .gitmodules
+constexpr const char* kWholeHistory = "--depth=2147483647";  // git-fetch(1): infinite
+constexpr size_t kMaxSubmodules = 256;
+constexpr size_t kMaxSubmoduleDepth = 8;
 
 [[noreturn]] void fail(const std::string& message) {
   throw Error(ErrorKind::kInvalidArgument, message);
@@ -32,27 +36,20 @@ bool isCommit(std::string_view text) {
          text.find_first_not_of("0123456789abcdef") == std::string_view::npos;
 }
 
-// What git's own rules allow (git-check-ref-format), and nothing that could be an option.
-void checkReference(const std::string& reference) {
-  const bool bad_character = std::any_of(reference.begin(), reference.end(), [](unsigned char c) {
-    return c <= ' ' || c == 0x7f ||
-           std::string_view("~^:?*[\\").find(static_cast<char>(c)) != std::string_view::npos;
-  });
-  if (reference.starts_with('-') || reference.find("..") != std::string::npos || bad_character ||
-      reference.size() > kMaxReferenceBytes || reference.ends_with(".lock") ||
-      reference.find("@{") != std::string::npos) {
-    fail("invalid git reference \"" + reference + "\"");
+// Of a repository's own text, which may be of any size.
+class BoundedText final : public Sink {
+ public:
+  void write(std::span<const std::byte> bytes) override {
+    if (text.size() + bytes.size() > kMaxModulesBytes)
+      throw Error(ErrorKind::kTooLarge, "git submodules: .gitmodules is larger than 1 MiB");
+    text.append(reinterpret_cast<const char*>(bytes.data()), bytes.size());
   }
-}
+  std::string text;
+};
 
-bool isScpAddress(std::string_view text) {  // user@host:path
-  const size_t at = text.find('@'), colon = text.find(':');
-  return at != std::string_view::npos && colon != std::string_view::npos && at < colon && at > 0 &&
-         text.find_first_of("/ ") > colon;
-}
-
-bool endsLikeGit(std::string_view text) {
-  return text.substr(0, text.find('#')).ends_with(".git");
+std::string lastLine(std::string text) {
+  while (text.ends_with('\n')) text.pop_back();
+  return text.substr(text.rfind('\n') + 1);
 }
 
 std::vector<std::string> gitEnvironment(const std::string& home, const std::string& protocols) {
@@ -75,34 +72,6 @@ std::vector<std::string> gitEnvironment(const std::string& home, const std::stri
 }
 
 }  // namespace
-
-std::optional<GitAddress> parseGitAddress(std::string_view text) {
-  const bool own_scheme = text.starts_with("git://") || text.starts_with("ssh://");
-  const bool scp = !own_scheme && text.find("://") == std::string_view::npos && isScpAddress(text);
-  const bool file = text.starts_with("file://") && endsLikeGit(text);
-  if (!own_scheme && !scp && !file && !(isUrl(text) && endsLikeGit(text))) return std::nullopt;
-  GitAddress address;
-  const size_t hash = text.find('#');
-  address.repository = std::string(text.substr(0, hash));
-  const bool blank = std::any_of(address.repository.begin(), address.repository.end(),
-                                 [](unsigned char c) { return c <= ' ' || c == 0x7f; });
-  if (blank || address.repository.starts_with('-'))
-    fail("invalid git address \"" + address.repository + "\"");
-  // An ssh host that looks like an option would be one (CVE-2017-1000117).
-  const size_t host = own_scheme ? address.repository.find("://") + 3 : 0;
-  const size_t user_end = address.repository.find('@', host);
-  for (const size_t start : {host, user_end == std::string::npos ? host : user_end + 1}) {
-    if (address.repository.substr(start).starts_with('-'))
-      fail("invalid git address \"" + address.repository + "\"");
-  }
-  if (hash == std::string_view::npos) return address;
-  const std::string_view fragment = text.substr(hash + 1);
-  const size_t colon = fragment.find(':');
-  address.reference = std::string(fragment.substr(0, colon));
-  if (colon != std::string_view::npos) address.folder = cleanPath(fragment.substr(colon + 1));
-  checkReference(address.reference);
-  return address;
-}
 
 struct GitCheckout::State {
   State(const std::string& parent, const GitAddress& wanted, const GitOptions& how)
@@ -133,12 +102,13 @@ struct GitCheckout::State {
   }
 
   // What git wrote; throws what it complained about.
-  std::string run(const std::vector<std::string>& arguments,
-                  const std::function<bool()>& cancelled) const {
+  std::string run(const std::vector<std::string>& arguments, const std::function<bool()>& cancelled,
+                  const std::vector<std::string>& variables = {}) const {
     FdPair out = makePipe();
     SubprocessOptions process;
     process.arguments = command(arguments);
     process.environment = gitEnvironment(folder.path(), options.protocols);
+    process.environment->insert(process.environment->end(), variables.begin(), variables.end());
     process.descriptors = {{out.second.get(), 1}, {out.second.get(), 2}};
     process.new_session = true;  // its helpers (git-remote-https, ssh) end with it
     Subprocess child(process);
@@ -162,11 +132,11 @@ struct GitCheckout::State {
     const bool missing = said.find("couldn't find remote ref") != std::string::npos ||
                          said.find("not our ref") != std::string::npos;
     throw Error(missing ? ErrorKind::kNotFound : ErrorKind::kUnavailable,
-                "git " + arguments[0] + " " + address.repository +
-                    (address.reference.empty() ? "" : " " + address.reference) + ": " + said);
+                "git " + arguments[0] + " " + where + ": " + said);
   }
 
-  void pipe(const std::vector<std::string>& arguments, Sink& to) const {
+  // Its standard output; returns its exit status.
+  int read(const std::vector<std::string>& arguments, Sink& to) const {
     FdPair out = makePipe();
     SubprocessOptions process;
     process.arguments = arguments;
@@ -176,7 +146,11 @@ struct GitCheckout::State {
     out.second.reset();
     FdSource source(out.first.get());
     copy(source, to);
-    if (child.wait() != 0) {
+    return child.wait();
+  }
+
+  void pipe(const std::vector<std::string>& arguments, Sink& to) const {
+    if (read(arguments, to) != 0) {
       throw Error(ErrorKind::kNotFound,
                   "read " + address.repository +
                       (address.folder.empty() ? "" : ": no folder \"" + address.folder + "\"") +
@@ -191,16 +165,25 @@ struct GitCheckout::State {
     writeFileAtomic(folder.path() + "/.git/info/attributes",
                     "* !export-ignore !export-subst !text !eol !filter !ident "
                     "!working-tree-encoding\n");
-    const std::string wanted = address.reference.empty() ? "HEAD" : address.reference;
+    commit = fetchCommit(address.repository, address.reference.empty() ? "HEAD" : address.reference,
+                         "wanted", cancelled);
+    archived = commit;
+    addSubmodules(cancelled);
+  }
+
+  // Brings a reference or commit of a repository into this one; returns the commit.
+  std::string fetchCommit(const std::string& repository, const std::string& wanted,
+                          const std::string& name, const std::function<bool()>& cancelled) {
+    where = repository + (wanted == "HEAD" ? "" : " " + wanted);
     const std::vector<std::string> base = {"fetch", "--quiet", "--no-tags",
                                            "--no-recurse-submodules", "--no-write-fetch-head"};
+    const std::string place = "refs/hull/" + name;
     std::vector<std::string> shallow = base;
-    shallow.insert(shallow.end(), {"--depth=1", "--end-of-options", address.repository,
-                                   wanted + ":refs/hull/wanted"});
+    shallow.insert(shallow.end(),
+                   {"--depth=1", "--end-of-options", repository, wanted + ":" + place});
     try {
       run(shallow, cancelled);
-      commit = resolve("refs/hull/wanted^{commit}", cancelled);
-      return;
+      return resolve(place + "^{commit}", cancelled);
     } catch (const Error& error) {
       // A short commit is no ref, and some servers give no single commit: look in all there is.
       const bool hexadecimal =
@@ -208,17 +191,107 @@ struct GitCheckout::State {
       if (error.kind() == ErrorKind::kCancelled || !hexadecimal) throw;
     }
     std::vector<std::string> full = base;
-    full.insert(full.end(), {"--end-of-options", address.repository,
-                             "+refs/heads/*:refs/hull/heads/*", "+refs/tags/*:refs/hull/tags/*"});
+    // All of it, also when an earlier fetch of the same repository has cut its history off.
+    full.insert(full.end(),
+                {kWholeHistory, "--end-of-options", repository,
+                 "+refs/heads/*:" + place + "-heads/*", "+refs/tags/*:" + place + "-tags/*"});
     run(full, cancelled);
-    commit = resolve(wanted + "^{commit}", cancelled);
+    return resolve(wanted + "^{commit}", cancelled);
+  }
+
+  struct Submodule {
+    std::string path;        // in the whole tree
+    std::string repository;  // checked
+    std::string commit;
+    size_t depth = 0;
+  };
+
+  // Those of a commit that .gitmodules gives an address. Others stay empty folders.
+  std::vector<Submodule> submodulesOf(const Submodule& parent) const {
+    BoundedText listed;
+    const std::string file = parent.commit + ":.gitmodules";
+    if (read(command(
+                 {"config", "-z", "--blob", file, "--get-regexp", "^submodule\\..*\\.(path|url)$"}),
+             listed) != 0)
+      return {};
+    std::map<std::string, std::pair<std::string, std::string>> named;  // name → path, url
+    for (size_t start = 0; start < listed.text.size();) {
+      const size_t end = std::min(listed.text.find('\0', start), listed.text.size());
+      const std::string item = listed.text.substr(start, end - start);
+      const size_t line = std::min(item.find('\n'), item.size());
+      const std::string key = item.substr(0, line),
+                        value = item.substr(std::min(line + 1, item.size()));
+      auto& module = named[key.substr(0, key.rfind('.'))];
+      (key.ends_with(".path") ? module.first : module.second) = value;
+      start = end + 1;
+    }
+    if (named.size() > kMaxSubmodules) tooMany(parent.path);
+    std::vector<Submodule> found;
+    for (const auto& [name, module] : named) {
+      const std::string path = cleanPath(module.first);
+      const std::string whole = parent.path + (parent.path.empty() ? "" : "/") + path;
+      if (path.empty() || module.second.empty() || !isWanted(whole)) continue;
+      const std::string link = linkAt(parent.commit, path);
+      if (link.empty()) continue;
+      found.push_back(
+          {whole, submoduleRepository(parent.repository, module.second), link, parent.depth + 1});
+    }
+    return found;
+  }
+
+  // What is neither in the wanted folder nor on the way to it is not fetched.
+  bool isWanted(const std::string& path) const {
+    const std::string wanted = address.folder + "/", at = path + "/";
+    return address.folder.empty() || at.starts_with(wanted) || wanted.starts_with(at);
+  }
+
+  // The commit that a tree has at `path`; empty: there is something else.
+  std::string linkAt(const std::string& tree, const std::string& path) const {
+    BoundedText listed;
+    constexpr std::string_view kLink = "160000 commit ";
+    if (read(command({"--literal-pathspecs", "ls-tree", "-z", "--full-tree", tree, "--", path}),
+             listed) != 0 ||
+        !listed.text.starts_with(kLink))
+      return {};
+    const std::string link = listed.text.substr(kLink.size(), kCommitDigits);
+    return isCommit(link) ? link : "";
+  }
+
+  [[noreturn]] void tooMany(const std::string& path) const {
+    fail("git submodules of " + address.repository + ": more than " +
+         std::to_string(kMaxSubmodules) + ", or nested deeper than " +
+         std::to_string(kMaxSubmoduleDepth) + ", at \"" + path + "\"");
+  }
+
+  // Their trees take the places of the links, in a commit of the same time that only the archive is
+  // made of.
+  void addSubmodules(const std::function<bool()>& cancelled) {
+    std::vector<Submodule> all = submodulesOf({"", address.repository, commit, 0});
+    if (all.empty()) return;
+    run({"read-tree", commit}, cancelled);
+    for (size_t i = 0; i < all.size(); ++i) {
+      const Submodule module = all[i];
+      if (module.depth > kMaxSubmoduleDepth || all.size() > kMaxSubmodules) tooMany(module.path);
+      fetchCommit(module.repository, module.commit, "module-" + std::to_string(i), cancelled);
+      run({"update-index", "--force-remove", "--", module.path}, cancelled);
+      run({"read-tree", "--prefix=" + module.path + "/", module.commit}, cancelled);
+      const std::vector<Submodule> inner = submodulesOf(module);
+      all.insert(all.end(), inner.begin(), inner.end());
+    }
+    const std::string tree = lastLine(run({"write-tree"}, cancelled));
+    const std::string time =
+        lastLine(run({"log", "-1", "--format=%ct", "--end-of-options", commit}, cancelled));
+    archived = lastLine(
+        run({"commit-tree", "-m", "with submodules", tree}, cancelled,
+            {"GIT_AUTHOR_NAME=hull", "GIT_AUTHOR_EMAIL=hull@localhost", "GIT_COMMITTER_NAME=hull",
+             "GIT_COMMITTER_EMAIL=hull@localhost", "GIT_AUTHOR_DATE=@" + time + " +0000",
+             "GIT_COMMITTER_DATE=@" + time + " +0000"}));
+    if (!isCommit(archived)) fail("git commit-tree: said \"" + archived + "\"");
   }
 
   std::string resolve(const std::string& name, const std::function<bool()>& cancelled) const {
-    std::string found =
-        run({"rev-parse", "--verify", "--quiet", "--end-of-options", name}, cancelled);
-    while (found.ends_with('\n')) found.pop_back();
-    found = found.substr(found.rfind('\n') + 1);
+    const std::string found =
+        lastLine(run({"rev-parse", "--verify", "--quiet", "--end-of-options", name}, cancelled));
     if (!isCommit(found)) fail("git: \"" + name + "\" names no commit");
     return found;
   }
@@ -227,6 +300,8 @@ struct GitCheckout::State {
   const GitAddress address;
   const GitOptions options;
   std::string commit;
+  std::string archived;  // the commit, with its submodules
+  std::string where;     // what is fetched, for messages
 };
 
 GitCheckout::GitCheckout(const GitAddress& address, const GitOptions& options,
@@ -244,7 +319,7 @@ const std::string& GitCheckout::commit() const {
 void GitCheckout::writeTar(Sink& out) const {
   const std::string& folder = state_->address.folder;
   state_->pipe(state_->command({"archive", "--format=tar",
-                                state_->commit + (folder.empty() ? "" : ":" + folder)}),
+                                state_->archived + (folder.empty() ? "" : ":" + folder)}),
                out);
 }
 

@@ -240,8 +240,11 @@ CachedStep StageBuilder::makeStep(const Step& step, bool& fresh) {
   std::shared_ptr<void> turn;
   if (useCache()) {
     if (step.make) turn = build_.cache->begin(key, [this] { build_.checkCancelled(); });
-    if (auto found = build_.cache->find(key, pin)) {
-      if (pin) build_.pin(std::move(pin));
+    auto found = build_.cache->find(key, pin);
+    if (pin) build_.pin(std::move(pin));
+    if (!found) found = build_.imported.find(key);
+    if (found) {
+      build_.recordStep({key, *found, step.created_by, stage_.index});
       return *found;
     }
   }
@@ -252,6 +255,7 @@ CachedStep StageBuilder::makeStep(const Step& step, bool& fresh) {
     build_.pin(build_.store.pinLayers({made.layer->diff_id, made.layer->blob}));
   }
   build_.cache->record(key, made, step.created_by);
+  build_.recordStep({key, made, step.created_by, stage_.index});
   return made;
 }
 
@@ -331,6 +335,10 @@ image::Image StageBuilder::finish(const std::vector<image::Reference>& names) {
   for (const auto& [key, value] : build_.request.labels) config.config.labels[key] = value;
   config.history = history_;
   for (const auto& layer : layers_) config.diff_ids.push_back(layer.diff_id);
+  if (build_.request.inline_cache) {
+    config.build_cache =
+        packSteps(build_.stepRecords(CacheMode::kMin), layers_, /*add_layers=*/false).steps;
+  }
   return build_.store.create(config, layers_, names);
 }
 

@@ -112,8 +112,16 @@ class StageBuilder {
   bool runFlags(const Instruction& at, RunStep& step) const;  // returns: with the network
   image::IngestedLayer executeRun(const Instruction& at, const RunStep& step, bool network);
   std::string addMount(const Instruction& at, const Flag& flag, RunStep& step, CopyWork& work);
+  struct MountSource {
+    RootFs& root;
+    std::string path;  // cleaned
+    bool directory = false;
+  };
+  MountSource mountSource(const MountFlag& mount, CopyWork& work);
+  void setTree(RunMount& made, const MountSource& from, const std::string& destination,
+               CopyWork& work);
   std::string addBindMount(const MountFlag& mount, RunStep& step, CopyWork& work);
-  std::string addCacheMount(const MountFlag& mount, RunStep& step);
+  std::string addCacheMount(const MountFlag& mount, RunStep& step, CopyWork& work);
   std::string addSecretMount(const MountFlag& mount, RunStep& step);
   void setEnv(const std::string& name, const std::string& value);
   std::vector<std::string> shellForm(const std::string& command) const;

@@ -1,6 +1,5 @@
 // The COPY and ADD instructions.
 #include <algorithm>
-#include <charconv>
 
 #include "base/error.h"
 #include "image/build/archive_layer.h"
@@ -11,19 +10,6 @@ namespace hull::build {
 
 using image::IngestedLayer;
 using image::KeepBlob;
-
-namespace {
-
-uint16_t parseMode(const std::string& text) {
-  unsigned mode = 0;
-  const auto [end, failed] = std::from_chars(text.data(), text.data() + text.size(), mode, 8);
-  if (failed != std::errc{} || end != text.data() + text.size() || mode > 07777) {
-    throw Error(ErrorKind::kInvalidArgument, "invalid --chmod=" + text + " (octal, like 755)");
-  }
-  return static_cast<uint16_t>(mode);
-}
-
-}  // namespace
 
 void StageBuilder::runCopy(const Instruction& at) {
   const std::vector<std::string> list = words(at);
@@ -108,7 +94,7 @@ CopyRequest StageBuilder::copyRequest(const Instruction& at) {
   request.parents = hasFlag(at, "parents");
   for (const auto& flag : at.flags) {
     if (flag.name == "chown") request.owner = root_->lookUpOwner(expand(flag.value));
-    if (flag.name == "chmod") request.mode = parseMode(expand(flag.value));
+    if (flag.name == "chmod") request.mode = ModeChange::parse(expand(flag.value));
     if (flag.name == "exclude") request.exclude.push_back(expand(flag.value));
   }
   return request;

@@ -26,7 +26,7 @@ std::string StageBuilder::addMount(const Instruction& at, const Flag& flag, RunS
       case MountFlag::Type::kBind:
         return addBindMount(mount, step, work);
       case MountFlag::Type::kCache:
-        return addCacheMount(mount, step);
+        return addCacheMount(mount, step, work);
       case MountFlag::Type::kTmpfs: {
         RunMount made;
         made.target = "/" + joinPath(config_.working_dir, mount.target);
@@ -48,7 +48,8 @@ std::string StageBuilder::addMount(const Instruction& at, const Flag& flag, RunS
   return at.text;
 }
 
-std::string StageBuilder::addBindMount(const MountFlag& mount, RunStep& step, CopyWork& work) {
+// What `from` and `source` of a mount name.
+StageBuilder::MountSource StageBuilder::mountSource(const MountFlag& mount, CopyWork& work) {
   RootFs& source = copySource(mount.from, work);
   const std::string path = cleanPath(mount.source);
   const image::InodeNumber number = source.tree().resolve("/" + path);
@@ -57,40 +58,45 @@ std::string StageBuilder::addBindMount(const MountFlag& mount, RunStep& step, Co
                                           (mount.from.empty() ? "the context" : mount.from) +
                                           ": not found");
   }
-  RunMount made;
-  made.kind = RunMount::Kind::kTree;
-  made.target = "/" + joinPath(config_.working_dir, mount.target);
-  made.read_only = mount.read_only;
+  return {source, path, source.tree().at(number).type == image::EntryType::kDirectory};
+}
+
+// The mount's tree: what `from` names, as `destination` of it.
+void StageBuilder::setTree(RunMount& made, const MountSource& from, const std::string& destination,
+                           CopyWork& work) {
   CopyRequest request;
-  request.sources = {"/" + path};
-  request.destination = "/";
+  request.sources = {"/" + from.path};
+  request.destination = destination;
   request.keep_owner = true;
   request.now_seconds = build_.now_seconds;
-  if (source.tree().at(number).type != image::EntryType::kDirectory) {
-    made.tree_file = "file";
-    request.destination = "/file";
-  }
   RootFs& nothing =
       keep(work, std::make_unique<RootFs>(build_.store.layers(), std::vector<image::Digest>{}));
-  const auto plan = std::make_shared<CopyPlan>(source, nothing, request);
+  const auto plan = std::make_shared<CopyPlan>(from.root, nothing, request);
   made.tree_key = plan->contentKey();
   made.tree = [plan](Sink& sink) {
     image::LayerTarWriter tar(sink);
     plan->write(tar);
     tar.finish();
   };
+}
+
+std::string StageBuilder::addBindMount(const MountFlag& mount, RunStep& step, CopyWork& work) {
+  const MountSource source = mountSource(mount, work);
+  RunMount made;
+  made.kind = RunMount::Kind::kTree;
+  made.target = "/" + joinPath(config_.working_dir, mount.target);
+  made.read_only = mount.read_only;
+  if (!source.directory) made.tree_file = "file";
+  setTree(made, source, "/" + made.tree_file, work);
   const std::string key =
       hashOf({"bind", made.target, made.tree_key, made.tree_file, made.read_only ? "ro" : "rw"});
   step.mounts.push_back(std::move(made));
   return key;
 }
 
-std::string StageBuilder::addCacheMount(const MountFlag& mount, RunStep& step) {
-  if (!mount.from.empty() || !mount.source.empty()) {
-    throw Error(ErrorKind::kNotSupported,
-                "--mount=type=cache with from= or source= is not supported yet (fill the cache in "
-                "the RUN step itself)");
-  }
+// One that begins with the contents of something else is another cache for other contents, as in
+// BuildKit; its directory has the attributes that it has there.
+std::string StageBuilder::addCacheMount(const MountFlag& mount, RunStep& step, CopyWork& work) {
   RunMount made;
   made.kind = RunMount::Kind::kCache;
   made.target = "/" + joinPath(config_.working_dir, mount.target);
@@ -100,6 +106,20 @@ std::string StageBuilder::addCacheMount(const MountFlag& mount, RunStep& step) {
   made.uid = mount.uid;
   made.gid = mount.gid;
   made.mode = mount.mode.value_or(kCacheMountMode);
+  if (!mount.from.empty()) {
+    const MountSource source = mountSource(mount, work);
+    if (!source.directory) {
+      throw Error(ErrorKind::kInvalidArgument,
+                  "--mount: the initial contents of a cache are a "
+                  "directory, and \"/" +
+                      source.path + "\" of " + mount.from + " is none");
+    }
+    setTree(made, source, "/data", work);
+    made.cache.id += "@" + made.tree_key;
+  } else if (!mount.source.empty()) {
+    throw Error(ErrorKind::kInvalidArgument,
+                "--mount: source= of a cache needs from=, the stage, image or context it is in");
+  }
   step.mounts.push_back(made);
   return hashOf({"cache", made.target, made.cache.id, std::to_string(made.uid),
                  std::to_string(made.gid), std::to_string(made.mode)});

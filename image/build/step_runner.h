@@ -31,13 +31,14 @@ struct RunMount {
   Kind kind = Kind::kTmpfs;
   std::string target;  // absolute
   bool read_only = false;
-  uint64_t size_bytes = 0;          // kTmpfs; 0: half of the memory
-  std::function<void(Sink&)> tree;  // kTree: writes it as a tar
-  std::string tree_key;             // kTree: equal for equal trees
-  std::string tree_file;            // kTree: only this file of it is mounted
-  MountCache cache;                 // kCache
-  std::string content;              // kFile: in memory only
-  uint32_t uid = 0;                 // kCache when it is new, kFile
+  uint64_t size_bytes = 0;  // kTmpfs; 0: half of the memory
+  // kTree: writes it as a tar. kCache: what a new one holds, below "data/"; empty: nothing.
+  std::function<void(Sink&)> tree;
+  std::string tree_key;   // kTree: equal for equal trees
+  std::string tree_file;  // kTree: only this file of it is mounted
+  MountCache cache;       // kCache
+  std::string content;    // kFile: in memory only
+  uint32_t uid = 0;       // kCache when it is new, kFile
   uint32_t gid = 0;
   uint16_t mode = 0755;
 };

@@ -12,6 +12,10 @@ namespace {
 using json::Json;
 using OrderedJson = nlohmann::ordered_json;
 
+constexpr const char* kBuildCache = "hull.build.cache.v1";
+constexpr size_t kCacheKeyDigits = 64;
+constexpr size_t kMaxTimeBytes = 40;
+
 std::vector<std::string> listOf(const Json& object, const char* key) {
   const Json* value = json::find(object, key);
   return value ? json::texts(*value, key) : std::vector<std::string>{};
@@ -84,6 +88,53 @@ std::vector<HistoryEntry> parseHistory(const Json& document) {
   return result;
 }
 
+bool consistsOf(std::string_view text, std::string_view characters) {
+  return text.find_first_not_of(characters) == std::string_view::npos;
+}
+
+std::vector<CacheStep> parseBuildCache(const Json& document, size_t layers) {
+  std::vector<CacheStep> result;
+  const Json* cache = json::find(document, kBuildCache);
+  if (!cache) return result;
+  const Json* list = json::find(*cache, "steps");
+  if (!list) return result;
+  if (!list->is_array()) json::wrongType("steps", "a list");
+  if (list->size() > kMaxCacheSteps) {
+    throw Error(ErrorKind::kTooLarge,
+                "its build cache has more than " + std::to_string(kMaxCacheSteps) + " steps");
+  }
+  for (const Json& item : *list) {
+    CacheStep step{json::text(item, "key"), json::text(item, "created"),
+                   json::text(item, "description"), std::nullopt};
+    if (step.key.size() != kCacheKeyDigits || !consistsOf(step.key, "0123456789abcdef") ||
+        step.created.empty() || step.created.size() > kMaxTimeBytes ||
+        !consistsOf(step.created, "0123456789-+:.TZ") ||
+        step.description.size() > kMaxCacheTextBytes) {
+      throw Error(ErrorKind::kCorrupt, "a step of its build cache is malformed");
+    }
+    if (json::find(item, "layer")) {
+      step.layer = json::size(item, "layer");
+      if (*step.layer >= layers)
+        throw Error(ErrorKind::kCorrupt, "a step of its build cache names a layer it has not");
+    }
+    result.push_back(std::move(step));
+  }
+  return result;
+}
+
+OrderedJson buildCacheJson(const std::vector<CacheStep>& steps) {
+  OrderedJson list = OrderedJson::array();
+  for (const CacheStep& step : steps) {
+    OrderedJson item = {{"key", step.key}, {"created", step.created}};
+    if (!step.description.empty()) item["description"] = step.description;
+    if (step.layer) item["layer"] = *step.layer;
+    list.push_back(std::move(item));
+  }
+  OrderedJson cache = OrderedJson::object();
+  cache["steps"] = std::move(list);
+  return cache;
+}
+
 ImageConfig interpret(const Json& document) {
   ImageConfig config;
   if (const std::string os = json::text(document, "os"); !os.empty()) config.platform.os = os;
@@ -96,6 +147,7 @@ ImageConfig interpret(const Json& document) {
   if (const Json* runtime = json::find(document, "config")) config.config = parseRuntime(*runtime);
   config.diff_ids = parseDiffIds(document);
   config.history = parseHistory(document);
+  config.build_cache = parseBuildCache(document, config.diff_ids.size());
   return config;
 }
 
@@ -172,6 +224,7 @@ std::string toJson(const ImageConfig& config) {
     if (entry.empty_layer) item["empty_layer"] = true;
     document["history"].push_back(std::move(item));
   }
+  if (!config.build_cache.empty()) document[kBuildCache] = buildCacheJson(config.build_cache);
   // Environment values may hold any bytes; JSON holds only UTF-8.
   return document.dump(-1, ' ', false, OrderedJson::error_handler_t::replace);
 }

@@ -46,6 +46,19 @@ struct HistoryEntry {
   bool empty_layer = false;
 };
 
+inline constexpr size_t kMaxCacheSteps = 10'000;
+inline constexpr size_t kMaxCacheTextBytes = 1024;  // of a step's description
+
+// A build step that the image's layers can stand in for (hull build --cache-to): its key, and what
+// it made. Only builds read it, and only those that name the image.
+struct CacheStep {
+  std::string key;          // 64 hexadecimal digits
+  std::string created;      // RFC 3339
+  std::string description;  // "RUN make"
+  // Of diff_ids; none: the step changed the configuration only.
+  std::optional<size_t> layer;
+};
+
 struct ImageConfig {
   Platform platform;
   std::string created;  // RFC 3339
@@ -53,6 +66,7 @@ struct ImageConfig {
   RuntimeConfig config;
   std::vector<Digest> diff_ids;
   std::vector<HistoryEntry> history;
+  std::vector<CacheStep> build_cache;  // "hull.build.cache.v1" of the document
 };
 
 ImageConfig parseImageConfig(std::string_view json);

@@ -86,5 +86,50 @@ TEST(ImageConfig, MalformedDocumentsAreErrors) {
   }
 }
 
+constexpr const char* kCacheKey =
+    "0123456789abcdef0123456789abcdef0123456789abcdef0123456789abcdef";
+
+// The document with a build cache of these steps, over one layer.
+std::string withCache(const std::string& steps) {
+  return R"({"os":"linux","rootfs":{"type":"layers","diff_ids":["sha256:)" + std::string(64, 'a') +
+         R"("]},"hull.build.cache.v1":{"steps":)" + steps + "}}";
+}
+
+TEST(ImageConfig, ABuildCacheSurvivesTheWay) {
+  const std::string text = withCache(R"([{"key":")" + std::string(kCacheKey) +
+                                     R"(","created":"2024-01-02T03:04:05Z","description":"RUN x",
+      "layer":0},{"key":")" + std::string(64, 'f') +
+                                     R"(","created":"2024-01-02T03:04:05Z"}])");
+  const ImageConfig config = parseImageConfig(toJson(parseImageConfig(text)));
+  ASSERT_EQ(config.build_cache.size(), 2u);
+  EXPECT_EQ(config.build_cache[0].key, kCacheKey);
+  EXPECT_EQ(config.build_cache[0].description, "RUN x");
+  EXPECT_EQ(config.build_cache[0].layer, 0u);
+  EXPECT_EQ(config.build_cache[1].layer, std::nullopt);
+}
+
+TEST(ImageConfig, AHostileBuildCacheIsRefused) {
+  const auto step = [](const std::string& key, const std::string& more) {
+    return R"({"key":")" + key + R"(",)" + more + "}";
+  };
+  const std::string created = R"("created":"2024-01-02T03:04:05Z")";
+  const std::string good = step(kCacheKey, created);
+  std::string many = "[" + good;
+  for (size_t i = 0; i < kMaxCacheSteps; ++i) many += "," + good;
+  for (const std::string& steps :
+       {std::string("{}"), std::string("[1]"), std::string("[{}]"), many + "]",
+        "[" + step("abc", created) + "]", "[" + step(std::string(64, 'G'), created) + "]",
+        "[" + step(kCacheKey, R"("created":"")") + "]",
+        "[" + step(kCacheKey, R"("created":"2024\u0000")") + "]",
+        "[" + step(kCacheKey, R"("created":")" + std::string(41, '1') + R"(")") + "]",
+        "[" + step(kCacheKey, created + R"(,"layer":1)") + "]",
+        "[" + step(kCacheKey, created + R"(,"layer":-1)") + "]",
+        "[" + step(kCacheKey, created + R"(,"layer":"0")") + "]",
+        "[" + step(kCacheKey, created + R"(,"description":")" + std::string(1025, 'x') + R"(")") +
+            "]"}) {
+    EXPECT_THROW(parseImageConfig(withCache(steps)), Error) << steps.substr(0, 200);
+  }
+}
+
 }  // namespace
 }  // namespace hull::image

@@ -41,6 +41,34 @@ class Build(EngineTest):
         third, _ = self.build(folder, "--no-cache")
         self.assertNotEqual(hull("inspect", "-f", "{{.Id}}", first).out, hull("inspect", "-f", "{{.Id}}", third).out)
 
+    def test_a_cache_travels_in_a_folder_a_registry_and_an_image(self):
+        registry = self.registry()
+        ref = f"{registry.address}/cache/{unique()}:main"
+        folder = self.folder(f"FROM {BUSYBOX}\nCOPY a /a\nRUN cat /proc/sys/kernel/random/uuid > /id\n", a=unique())
+        kept = self.temporary_folder() / "kept"
+        first, _ = self.build(folder, "--cache-to", f"type=local,dest={kept},mode=max", "--cache-to", f"type=registry,ref={ref}", "--cache-to", "type=inline")
+        image = hull("inspect", "-f", "{{.Id}}", first).out
+        self.assertTrue((kept / "oci-layout").exists())
+        self.assertNotIn(ref.split(":main")[0], hull("images").out)
+        pushed = f"{registry.address}/app/{unique()}:1"
+        self.addCleanup(hull, "rmi", "-f", pushed, ref, check=False)
+        hull("tag", first, pushed)
+        hull("push", pushed)
+        for source in (f"type=local,src={kept}", f"type=registry,ref={ref}", pushed):
+            hull("rmi", "-f", first, pushed, ref, check=False)
+            hull("builder", "prune", "-f")
+            again, result = self.build(folder, "--cache-from", source, "--cache-to", "type=inline")
+            self.assertEqual(result.err.count(" CACHED\n"), 2, (source, result.err))
+            self.assertEqual(hull("inspect", "-f", "{{.Id}}", again).out, image, source)
+            first = again
+        _, result = self.build(folder, "--cache-from", f"{registry.address}/none:1")
+        self.assertIn("built without it", result.err)
+        (kept / "stranger").write_text("kept")
+        (kept / "oci-layout").unlink()
+        _, result = self.build(folder, "--cache-to", f"type=local,dest={kept}", check=False)
+        self.assertIn("something else than a cache", result.err)
+        self.assertTrue((kept / "stranger").exists())
+
     def test_stages_and_scratch(self):
         name, _ = self.build(self.folder(
             f"FROM {BUSYBOX} AS made\nRUN mkdir /out && echo from a stage > /out/file && ln -s file /out/link\n"
@@ -101,6 +129,18 @@ class Build(EngineTest):
         du = hull("builder", "du").out
         self.assertIn(cache, du)
         self.assertNotIn(secret, du)
+
+    def test_a_cache_begins_with_the_contents_of_a_stage_and_keeps_its_own(self):
+        cache = unique("cache")
+        def build(count):
+            folder = self.folder(
+                f"FROM {BUSYBOX} AS seed\nRUN mkdir -m 751 /s && echo seeded > /s/f && ln -s f /s/l && chown 7:8 /s/f\nFROM {BUSYBOX}\n"
+                f"RUN --mount=type=cache,id={cache},from=seed,source=/s,target=/c set -e; stat -c '%a' /c; stat -c '%u:%g' /c/f; cat /c/l; "
+                f"echo {count} >> /c/n; wc -l < /c/n\n")
+            return self.build(folder, "--progress", "plain")[1].err
+        self.assertRegex(build(1), r"751\n(#.*\n)*#\d+ [0-9.]+ 7:8\n(#.*\n)*#\d+ [0-9.]+ seeded\n(#.*\n)*#\d+ [0-9.]+ 1\n")
+        self.assertRegex(build(2), r"seeded\n(#.*\n)*#\d+ [0-9.]+ 2\n")
+        self.assertIn(cache, hull("builder", "du").out)
 
     def test_stages_run_in_parallel_and_outputs_are_files(self):
         folder = self.folder(f"FROM {BUSYBOX} AS a\nRUN echo A > /a\nFROM {BUSYBOX} AS b\nRUN echo B > /b\nFROM scratch\nCOPY --from=a /a /\nCOPY --from=b /b /d/\n")

@@ -15,7 +15,7 @@ SKIPPED_FOLDERS = {"build", ".git"}
 
 def sources(root, suffix):
     for path in sorted(root.rglob(f"*{suffix}")):
-        if not SKIPPED_FOLDERS.intersection(path.relative_to(root).parts):
+        if path.relative_to(root).parts[0] not in SKIPPED_FOLDERS:
             yield path
 
 

@@ -239,7 +239,7 @@ class FakeVm {
     if (open.kind == Kind::kStdout || open.kind == Kind::kStderr) {
       serveOutput(fd.get(), open);
     } else if (open.kind == Kind::kWriteLayer || open.kind == Kind::kWriteArchive ||
-               open.kind == Kind::kWriteTree) {
+               open.kind == Kind::kWriteTree || open.kind == Kind::kSeedDisk) {
       takeChunks(std::move(fd), open);
     } else if (open.kind == Kind::kStdin) {
       std::array<std::byte, 256> buffer;
