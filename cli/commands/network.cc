@@ -7,6 +7,7 @@
 
 #include "base/error.h"
 #include "cli/client/filters.h"
+#include "cli/client/key_values.h"
 #include "cli/commands/context.h"
 #include "cli/terminal/format.h"
 
@@ -18,15 +19,6 @@ namespace {
 
 std::string networkPath(const std::string& name, const std::string& rest = "") {
   return "/networks/" + urlEncode(name) + rest;
-}
-
-json keyValues(const std::vector<std::string>& items) {
-  json object = json::object();
-  for (const auto& item : items) {
-    const size_t equals = item.find('=');
-    object[item.substr(0, equals)] = equals == std::string::npos ? "" : item.substr(equals + 1);
-  }
-  return object;
 }
 
 struct ListOptions {

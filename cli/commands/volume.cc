@@ -6,6 +6,7 @@
 #include <nlohmann/json.hpp>
 
 #include "cli/client/filters.h"
+#include "cli/client/key_values.h"
 #include "cli/commands/context.h"
 #include "cli/terminal/format.h"
 
@@ -17,15 +18,6 @@ namespace {
 
 std::string volumePath(const std::string& name) {
   return "/volumes/" + urlEncode(name);
-}
-
-json keyValues(const std::vector<std::string>& items) {
-  json object = json::object();
-  for (const auto& item : items) {
-    const size_t equals = item.find('=');
-    object[item.substr(0, equals)] = equals == std::string::npos ? "" : item.substr(equals + 1);
-  }
-  return object;
 }
 
 std::string labelsText(const json& volume) {
