@@ -120,7 +120,8 @@ Transfer::WriteWork seedDisk(std::string at, std::string device) {
     ready();
     if (exists(at + "/" + kDiskData)) {
       NullSink nowhere;
-      return copy(chunks, nowhere);
+      copy(chunks, nowhere);
+      return;
     }
     const std::string pending = at + "/" + kPendingSeed;
     makeDirectory(pending, 0700);
