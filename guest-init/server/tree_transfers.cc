@@ -7,9 +7,8 @@
 #include <unistd.h>
 
 #include <array>
-#include <cstdio>
-
 #include <cerrno>
+#include <cstdio>
 #include <utility>
 
 #include "base/error.h"
