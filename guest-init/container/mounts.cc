@@ -99,9 +99,9 @@ MountOptions parseOptions(std::string_view text, unsigned long defaults) {
 
 // A mount point of the right kind; symlinks lead where they lead inside the container.
 void makePlace(const std::string& at, bool directory) {
-  if (directory) return makeDirectoryPath(at);
   struct stat info;
-  if (stat(at.c_str(), &info) == 0) return;
+  if (stat(at.c_str(), &info) == 0) return;  // of whatever kind: the caller looks
+  if (directory) return makeDirectoryPath(at);
   const size_t slash = at.rfind('/');
   if (slash > 0) makeDirectoryPath(at.substr(0, slash));
   writeSmallFile(at, "", 0644);
