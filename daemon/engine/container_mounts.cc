@@ -118,7 +118,7 @@ void Containers::resolveMounts(const MountRequests& requests, const std::string&
     for (MountPoint point : get(from.container)->mounts()) {
       if (point.type == MountType::kTmpfs) continue;
       point.read_only |= from.read_only;
-      point.initialise = point.own = false;
+      point.initialise = false;
       if (point.type == MountType::kVolume) volumes_.use(point.name, container);
       put(points, std::move(point));
     }

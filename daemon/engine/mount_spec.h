@@ -68,7 +68,7 @@ struct MountPoint {
   bool recursive = true;
   bool recursive_read_only = true;
   bool initialise = false;  // gets the image's files when it is empty; until that was done once
-  bool own = false;         // a volume made for this container alone: removed with it
+  bool own = false;         // a volume without a given name: removed with the last that has it
   std::string subpath;
 
   bool operator==(const MountPoint&) const = default;

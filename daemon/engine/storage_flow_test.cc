@@ -90,7 +90,7 @@ TEST_F(StorageFlow, VolumesFromTakesWhatTheOtherHas) {
   EXPECT_TRUE(mounts[0].read_only);
   EXPECT_FALSE(mounts[0].initialise);
   EXPECT_EQ(mounts[1].name, "mine") << "what is asked for replaces what is taken over";
-  EXPECT_FALSE(mounts[2].own);
+  EXPECT_TRUE(mounts[2].own);
   EXPECT_THAT(volumes().usersOf("data"), SizeIs(2));
   containers().remove(box(), false, true);
   EXPECT_THAT(names(), SizeIs(3)) << "the other uses it still";
