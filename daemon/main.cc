@@ -7,6 +7,7 @@
 #include <iostream>
 #include <thread>
 
+#include "base/descriptor_limit.h"
 #include "base/error.h"
 #include "base/file.h"
 #include "base/log.h"
@@ -202,6 +203,7 @@ int main(int argc, char** argv) {
     options.engine.default_memory_bytes = options.default_memory_mib << 20;
     options.engine.root = std::filesystem::absolute(options.engine.root).string();
     engine::blockSignals();
+    raiseDescriptorLimit();  // two for each connection to a published port
     if (options.uninstall) return engine::uninstall(options);
     engine::serve(options.serve, [&] {
       engine::EngineLock lock(options.engine.root);  // before anything of the host is touched

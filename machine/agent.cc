@@ -14,6 +14,7 @@
 #include <optional>
 #include <thread>
 
+#include "base/descriptor_limit.h"
 #include "base/error.h"
 #include "base/file.h"
 #include "base/log.h"
@@ -142,6 +143,7 @@ class Agent {
 int runAgent(const std::string& channel) {
   log::setPart("machine-agent");
   signal(SIGPIPE, SIG_IGN);
+  raiseDescriptorLimit();  // one for each stream
   try {
     return Agent(channel.empty() ? findChannel() : channel).run();
   } catch (const Error& error) {

@@ -14,6 +14,7 @@
 #include <nlohmann/json.hpp>
 #include <optional>
 
+#include "base/descriptor_limit.h"
 #include "base/error.h"
 #include "base/file.h"
 #include "base/log.h"
@@ -336,6 +337,7 @@ class Supervisor {
 int supervise(const MachinePaths& paths) {
   log::setPart("machine");
   signal(SIGPIPE, SIG_IGN);
+  raiseDescriptorLimit();  // one for each stream
   signal(SIGHUP, SIG_IGN);
   try {
     Fd lock = tryLockFile(paths.supervisorLock());

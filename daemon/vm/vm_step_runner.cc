@@ -155,6 +155,7 @@ void VmSession::prepareContainer(const std::vector<std::string>& extra_hosts) {
   container.root_disk = Vm::kRootDisk;
   container.writable_disk = Vm::kWritableDisk;
   container.hostname = hostname;
+  container.pids_limit = kMaxStepProcesses;
   container.resolv_conf = resolvConf(at.gateway);
   container.hosts = hostsFile(hostname, at.address, at.gateway, extra_hosts);
   if (!at.address.empty()) {

@@ -48,5 +48,7 @@ class VmStepRunner final : public build::StepRunner {
 
 // Names of networks and folders of sessions begin so; what a killed engine left can be swept.
 inline constexpr const char* kBuildSessionPrefix = "build-";
+// Of a stage, threads counted: many compilers, and no fork bomb that the machine cannot hold.
+inline constexpr uint64_t kMaxStepProcesses = 2048;
 
 }  // namespace hull::engine
