@@ -160,9 +160,10 @@ class Build(EngineTest):
 
     def test_a_hostile_build_ends_by_itself_and_harms_nothing(self):
         folder = self.folder(f"FROM {BUSYBOX}\nRUN --mount=type=bind,target=/etc/../../../proc/../m true\n"
-                             "RUN yes endless | head -c 3000000; bomb() { bomb | bomb & }; bomb & sleep 1; exit 7\n")
+                             "RUN yes endless | head -c 3000000; i=0; while [ $i -lt 5000 ]; do sleep 1000 & i=$((i+1)); done; exit 7\n")
         _, result = self.build(folder, check=False)
-        self.assertIn("non-zero code: 7", result.err)
+        self.assertIn("can't fork", result.err)  # a stage's processes are bounded: the shell gives up
+        self.assertIn("non-zero code: 2", result.err)
         self.assertEqual(self.run_in("echo", "fine").out, "fine\n")
 
     def test_the_example(self):
