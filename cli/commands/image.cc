@@ -9,6 +9,7 @@
 #include "cli/client/filters.h"
 #include "cli/commands/context.h"
 #include "cli/commands/image.h"
+#include "cli/commands/inspect.h"
 #include "cli/terminal/format.h"
 
 namespace hull::cli {
@@ -24,14 +25,6 @@ std::string imagePath(const std::string& name, const std::string& rest) {
 }
 
 namespace {
-
-void printInspected(const std::string& format, const std::vector<json>& found) {
-  if (!format.empty() && format != "json") {
-    for (const auto& object : found) std::cout << expandTemplate(format, object) << "\n";
-  } else {
-    std::cout << json(found).dump(format == "json" ? -1 : 4) << "\n";
-  }
-}
 
 // A container or an image of that name, in this order, as Docker looks them up.
 void inspectCommand(Context& context, const std::string& type, const std::string& format,

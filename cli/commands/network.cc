@@ -9,6 +9,7 @@
 #include "cli/client/filters.h"
 #include "cli/client/key_values.h"
 #include "cli/commands/context.h"
+#include "cli/commands/inspect.h"
 #include "cli/terminal/format.h"
 
 namespace hull::cli {
@@ -81,24 +82,6 @@ void createCommand(Context& context, const CreateOptions& o) {
                      {"IPAM", {{"Driver", "default"}, {"Config", poolsOf(o)}}}};
   const json made = context.engine().post("/networks/create", body);
   std::cout << made.at("Id").get<std::string>() << "\n";
-}
-
-void inspectCommand(Context& context, const std::string& format,
-                    const std::vector<std::string>& names) {
-  json found = json::array();
-  for (const auto& name : names) {
-    try {
-      found.push_back(context.engine().get(networkPath(name)));
-    } catch (const ApiError& error) {
-      std::cerr << "hull: " << error.what() << "\n";
-      context.exit_code = 1;
-    }
-  }
-  if (format.empty()) {
-    std::cout << found.dump(4) << "\n";
-  } else {
-    for (const auto& network : found) std::cout << expandTemplate(format, network) << "\n";
-  }
 }
 
 void removeCommand(Context& context, bool force, const std::vector<std::string>& names) {
@@ -202,7 +185,11 @@ void addNetworkCommands(CLI::App& app, Context& context) {
   auto [inspect, i] = verb<Names>(group, "inspect", "Show networks in detail");
   inspect->add_option("names", i->names)->required();
   inspect->add_option("-f,--format", i->format, "Template");
-  inspect->callback([&context, i = i] { inspectCommand(context, i->format, i->names); });
+  inspect->callback([&context, i = i] {
+    inspectEach(context, i->format, i->names, [&](const std::string& name) {
+      return context.engine().get(networkPath(name));
+    });
+  });
 
   auto [remove, r] = verb<Names>(group, "rm", "Remove networks");
   remove->alias("remove");

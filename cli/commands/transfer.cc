@@ -3,13 +3,13 @@
 #include <fcntl.h>
 #include <fmt/format.h>
 #include <sys/stat.h>
-#include <termios.h>
 #include <unistd.h>
 
 #include <iostream>
 #include <nlohmann/json.hpp>
 
 #include "base/error.h"
+#include "base/prompt.h"
 #include "cli/client/credentials.h"
 #include "cli/commands/context.h"
 #include "cli/commands/pull.h"
@@ -198,24 +198,6 @@ void addImport(CLI::App& app, Context& context) {
   });
 }
 
-std::string prompt(const std::string& text, bool hidden) {
-  std::cerr << text << std::flush;
-  termios saved{};
-  const bool terminal = hidden && tcgetattr(STDIN_FILENO, &saved) == 0;
-  if (terminal) {
-    termios quiet = saved;
-    quiet.c_lflag &= ~static_cast<tcflag_t>(ECHO);
-    tcsetattr(STDIN_FILENO, TCSANOW, &quiet);
-  }
-  std::string line;
-  std::getline(std::cin, line);
-  if (terminal) {
-    tcsetattr(STDIN_FILENO, TCSANOW, &saved);
-    std::cerr << "\n";
-  }
-  return line;
-}
-
 void addLogin(CLI::App& app, Context& context) {
   struct Options {
     std::string username, password, registry;
@@ -237,8 +219,8 @@ void addLogin(CLI::App& app, Context& context) {
       while (login.password.ends_with('\n') || login.password.ends_with('\r'))
         login.password.pop_back();
     }
-    if (login.username.empty()) login.username = prompt("Username: ", false);
-    if (login.password.empty()) login.password = prompt("Password: ", true);
+    if (login.username.empty()) login.username = promptLine("Username: ", Echo::kShown);
+    if (login.password.empty()) login.password = promptLine("Password: ", Echo::kHidden);
     const std::string registry = o->registry.empty() ? "docker.io" : o->registry;
     const json answer =
         context.engine().post("/auth", {{"username", login.username},

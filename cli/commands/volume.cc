@@ -8,6 +8,7 @@
 #include "cli/client/filters.h"
 #include "cli/client/key_values.h"
 #include "cli/commands/context.h"
+#include "cli/commands/inspect.h"
 #include "cli/terminal/format.h"
 
 namespace hull::cli {
@@ -68,24 +69,6 @@ void createCommand(Context& context, const CreateOptions& o) {
                                                     {"Labels", keyValues(o.labels)},
                                                     {"DriverOpts", keyValues(o.options)}});
   std::cout << made.at("Name").get<std::string>() << "\n";
-}
-
-void inspectCommand(Context& context, const std::string& format,
-                    const std::vector<std::string>& names) {
-  json found = json::array();
-  for (const auto& name : names) {
-    try {
-      found.push_back(context.engine().get(volumePath(name)));
-    } catch (const ApiError& error) {
-      std::cerr << "hull: " << error.what() << "\n";
-      context.exit_code = 1;
-    }
-  }
-  if (format.empty()) {
-    std::cout << found.dump(4) << "\n";
-  } else {
-    for (const auto& volume : found) std::cout << expandTemplate(format, volume) << "\n";
-  }
 }
 
 void removeCommand(Context& context, bool force, const std::vector<std::string>& names) {
@@ -156,7 +139,11 @@ void addVolumeCommands(CLI::App& app, Context& context) {
   auto* inspect = group->add_subcommand("inspect", "Show volumes in detail");
   inspect->add_option("VOLUME", i->names)->required();
   inspect->add_option("-f,--format", i->format, "Template");
-  inspect->callback([&context, i] { inspectCommand(context, i->format, i->names); });
+  inspect->callback([&context, i] {
+    inspectEach(context, i->format, i->names, [&](const std::string& name) {
+      return context.engine().get(volumePath(name));
+    });
+  });
 
   auto r = std::make_shared<Names>();
   auto* remove = group->add_subcommand("rm", "Remove volumes that no container uses");

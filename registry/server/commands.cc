@@ -2,7 +2,6 @@
 
 #include <fcntl.h>
 #include <sys/stat.h>
-#include <termios.h>
 #include <unistd.h>
 
 #include <CLI/CLI.hpp>
@@ -11,6 +10,7 @@
 #include "base/error.h"
 #include "base/fd.h"
 #include "base/file.h"
+#include "base/prompt.h"
 #include "registry/http/url.h"
 #include "registry/server/acceptor.h"
 #include "registry/server/collector.h"
@@ -132,24 +132,12 @@ void addVerify(CLI::App& app, int& status) {
 }
 
 std::string readPassword(bool from_stdin) {
-  termios saved{};
-  const bool terminal = !from_stdin && tcgetattr(STDIN_FILENO, &saved) == 0;
-  if (!terminal && !from_stdin) {
+  if (!from_stdin && isatty(STDIN_FILENO) == 0) {
     throw Error(ErrorKind::kInvalidArgument,
                 "add user: there is no terminal to ask for a password (use --password-stdin)");
   }
-  if (terminal) {
-    std::cerr << "Password: " << std::flush;
-    termios quiet = saved;
-    quiet.c_lflag &= ~static_cast<tcflag_t>(ECHO);
-    tcsetattr(STDIN_FILENO, TCSANOW, &quiet);
-  }
-  std::string line;
-  std::getline(std::cin, line);
-  if (terminal) {
-    tcsetattr(STDIN_FILENO, TCSANOW, &saved);
-    std::cerr << "\n";
-  }
+  std::string line =
+      promptLine(from_stdin ? "" : "Password: ", from_stdin ? Echo::kShown : Echo::kHidden);
   if (line.ends_with('\r')) line.pop_back();
   return line;
 }

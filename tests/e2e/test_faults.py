@@ -7,7 +7,7 @@ import subprocess
 import unittest
 
 from harness import BUSYBOX, unique, wait_for, tar_of
-from private_engine import PrivateEngine, engine_command, programs, why_not
+from private_engine import PrivateEngineTest, engine_command, programs
 
 # Counts to standard output until told to stop: output is on its way whenever the engine dies.
 COUNTER = "i=0; while [ ! -e /stop ]; do i=$((i+1)); echo $i; [ $((i % 20)) = 0 ] && sleep 0.2; done; echo end $i; exit 7"
@@ -22,18 +22,7 @@ def big_layer(mebibytes):
     return tar_of({"big": os.urandom(mebibytes * MEBIBYTE)})
 
 
-class FaultTest(unittest.TestCase):
-    @classmethod
-    def setUpClass(cls):
-        reason = why_not()
-        if reason:
-            raise unittest.SkipTest(reason)
-
-    def engine(self, **kwargs):
-        engine = PrivateEngine(**kwargs)
-        self.addCleanup(engine.close)
-        return engine
-
+class FaultTest(PrivateEngineTest):
     def begin(self, engine, *args):
         """`hull args…` in the background, with pipes."""
         process = subprocess.Popen(engine.hull_argv(*args), stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE)

@@ -2,22 +2,15 @@
 import unittest
 
 from harness import BUSYBOX, unique, wait_for
-from private_engine import PrivateEngine, engine_command, why_not
+from private_engine import PrivateEngineTest, engine_command
 
 FILE_MIB = 128
 LEAST_MIB = 96  # of it; the guest keeps what it likes
 
 
-class Return(unittest.TestCase):
-    @classmethod
-    def setUpClass(cls):
-        reason = why_not()
-        if reason:
-            raise unittest.SkipTest(reason)
-
+class Return(PrivateEngineTest):
     def test_memory_and_disk_of_a_deleted_file_go_back_to_the_host(self):
-        engine = PrivateEngine()
-        self.addCleanup(engine.close)
+        engine = self.engine()
         engine.import_busybox()
         name = unique()
         engine.hull("run", "-d", "--name", name, BUSYBOX, "sleep", "1000")

@@ -7,7 +7,7 @@ import tempfile
 import unittest
 
 from harness import BUSYBOX, EngineTest, busybox_rootfs, hull, tar_of, unique, wait_for
-from private_engine import PrivateEngine, engine_command, why_not
+from private_engine import PrivateEngineTest, engine_command
 
 import io
 import tarfile
@@ -309,18 +309,11 @@ class Binds(StorageTest):
         self.assertEqual((self.folder / "file").read_text(), "x\n")
 
 
-class Faults(unittest.TestCase):
+class Faults(PrivateEngineTest):
     """With an engine of their own."""
 
-    @classmethod
-    def setUpClass(cls):
-        reason = why_not()
-        if reason:
-            raise unittest.SkipTest(reason)
-
     def engine(self, **kwargs):
-        engine = PrivateEngine(**kwargs)
-        self.addCleanup(engine.close)
+        engine = super().engine(**kwargs)
         engine.import_busybox()
         return engine
 

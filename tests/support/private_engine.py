@@ -9,6 +9,7 @@ import re
 import shlex
 import subprocess
 import time
+import unittest
 
 from harness import BIN, COMMAND_SECONDS, HULL, Result, busybox_rootfs, BUSYBOX, wait_for
 
@@ -144,3 +145,19 @@ class PrivateEngine:
         if self.mounted:
             engine_command("umount", "-l", self.root, check=False)
         engine_command("rm", "-rf", self.folder, check=False)
+
+
+class PrivateEngineTest(unittest.TestCase):
+    """Skipped, with the reason, where no engine of a test's own can run."""
+
+    @classmethod
+    def setUpClass(cls):
+        reason = why_not()
+        if reason:
+            raise unittest.SkipTest(reason)
+
+    def engine(self, **kwargs):
+        """A PrivateEngine that ends with the test."""
+        engine = PrivateEngine(**kwargs)
+        self.addCleanup(engine.close)
+        return engine
