@@ -4,9 +4,9 @@
 #include "base/error.h"
 #include "base/log.h"
 #include "daemon/engine/containers.h"
-#include "daemon/engine/guest_files.h"
 #include "daemon/engine/names.h"
 #include "daemon/engine/networks.h"
+#include "daemon/vm/guest_files.h"
 
 namespace hull::engine {
 

@@ -9,7 +9,6 @@
 #include "daemon/engine/container_state.h"
 #include "daemon/engine/containers.h"
 #include "daemon/engine/execs.h"
-#include "daemon/engine/guest_files.h"
 #include "daemon/engine/image_change.h"
 #include "daemon/engine/names.h"
 
@@ -155,24 +154,18 @@ TEST(SignalsTest, NamesAndNumbers) {
 
 TEST(GuestFilesTest, HostsAndResolver) {
   ContainerSpec spec;
-  spec.extra_hosts = {"db:10.0.0.1", "gw:host-gateway", "six=[2001:db8::1]"};
   spec.domainname = "example.org";
-  const std::string hosts = containerHosts(spec, "box", "172.17.0.2", "172.17.0.1");
-  EXPECT_THAT(hosts, HasSubstr("10.0.0.1\tdb\n"));
-  EXPECT_THAT(hosts, HasSubstr("172.17.0.1\tgw\n"));
-  EXPECT_THAT(hosts, HasSubstr("2001:db8::1\tsix\n"));
-  EXPECT_THAT(hosts, HasSubstr("172.17.0.2\tbox.example.org box\n"));
-  EXPECT_THAT(containerHosts(spec, "box", "", ""), Not(HasSubstr("gw")));
-  spec.dns_search = {"a.org", "bad\nnameserver 6.6.6.6"};
-  EXPECT_EQ(containerResolvConf(spec, "172.17.0.1"), "nameserver 172.17.0.1\nsearch a.org\n");
+  const auto message = [&](const char* address, const char* gateway) {
+    return createMessage(spec, "box", address, gateway, false);
+  };
+  EXPECT_THAT(message("172.17.0.2", "172.17.0.1").hosts,
+              HasSubstr("172.17.0.2\tbox.example.org box\n"));
+  spec.dns_search = {"a.org"};
+  EXPECT_EQ(message("172.17.0.2", "172.17.0.1").resolv_conf,
+            "nameserver 172.17.0.1\nsearch a.org\n");
+  EXPECT_EQ(message("", "").resolv_conf, "");
   spec.dns = {"9.9.9.9"};
-  EXPECT_THAT(containerResolvConf(spec, ""), HasSubstr("nameserver 9.9.9.9\n"));
-  spec.dns = {"9.9.9.9\nnameserver 6.6.6.6"};
-  EXPECT_THROW(containerResolvConf(spec, ""), Error);
-  for (const char* bad :
-       {"x", "x:", ":1.2.3.4", "x:1.2.3", "a\nb:1.2.3.4", "x:1.2.3.4\n6.6.6.6 y"}) {
-    EXPECT_THROW(parseExtraHost(bad), Error) << bad;
-  }
+  EXPECT_EQ(message("172.17.0.2", "172.17.0.1").resolv_conf, "nameserver 9.9.9.9\nsearch a.org\n");
 }
 
 TEST(NamesTest, DockerRules) {

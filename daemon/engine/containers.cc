@@ -9,7 +9,6 @@
 #include "base/log.h"
 #include "daemon/engine/cpu_placement.h"
 #include "daemon/engine/execs.h"
-#include "daemon/engine/guest_files.h"
 #include "daemon/engine/names.h"
 #include "daemon/engine/networks.h"
 

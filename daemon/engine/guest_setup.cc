@@ -3,8 +3,8 @@
 
 #include "base/error.h"
 #include "daemon/engine/containers.h"
-#include "daemon/engine/guest_files.h"
 #include "daemon/engine/seccomp_profile.h"
+#include "daemon/vm/guest_files.h"
 
 namespace hull::engine {
 
@@ -14,6 +14,17 @@ constexpr uint64_t kMib = uint64_t{1} << 20;
 // Beside the container's own limit: the guest kernel's code and tables, hull-init, page structures.
 constexpr uint64_t kGuestOverheadMib = 64;
 constexpr uint64_t kPageTableShare = 32;
+
+std::string namesOf(const ContainerSpec& spec, const std::string& hostname) {
+  return spec.domainname.empty() ? hostname : hostname + "." + spec.domainname + " " + hostname;
+}
+
+// `forwarder`: the engine's DNS server, empty without a network.
+Resolver resolverOf(const ContainerSpec& spec, const std::string& forwarder) {
+  Resolver resolver{spec.dns, spec.dns_search, spec.dns_options};
+  if (resolver.servers.empty() && !forwarder.empty()) resolver.servers = {forwarder};
+  return resolver;
+}
 
 }  // namespace
 
@@ -31,8 +42,8 @@ guest::CreateContainer createMessage(const ContainerSpec& spec, const std::strin
   if (writable_disk) message.writable_disk = Vm::kWritableDisk;
   message.read_only_root = spec.read_only_root;
   message.hostname = hostname;
-  message.hosts = containerHosts(spec, hostname, address, gateway);
-  message.resolv_conf = containerResolvConf(spec, gateway);
+  message.hosts = hostsFile(namesOf(spec, hostname), address, gateway, spec.extra_hosts);
+  message.resolv_conf = resolvConf(resolverOf(spec, gateway));
   for (const auto& [path, options] : spec.mounts.tmpfs) {
     message.mounts.push_back({guest::Mount::Kind::kTmpfs, "", path, options});
   }

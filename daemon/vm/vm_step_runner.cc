@@ -156,7 +156,7 @@ void VmSession::prepareContainer(const std::vector<std::string>& extra_hosts) {
   container.writable_disk = Vm::kWritableDisk;
   container.hostname = hostname;
   container.pids_limit = kMaxStepProcesses;
-  container.resolv_conf = resolvConf(at.gateway);
+  if (!at.gateway.empty()) container.resolv_conf = resolvConf({.servers = {at.gateway}});
   container.hosts = hostsFile(hostname, at.address, at.gateway, extra_hosts);
   if (!at.address.empty()) {
     vm_->request("", guest::ConfigureNetwork{at.address, at.prefix_length, at.gateway, at.mtu});

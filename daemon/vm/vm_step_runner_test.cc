@@ -18,6 +18,7 @@ namespace hull::engine {
 namespace {
 
 using testing::HasSubstr;
+using testing::Not;
 
 class StepRunnerTest : public testing::Test {
  protected:
@@ -208,19 +209,30 @@ TEST_F(StepRunnerTest, WaitingForACacheCanBeCancelled) {
 }
 
 TEST(GuestFiles, HostsAreDockers) {
-  const std::string text =
-      hostsFile("box", "172.17.0.2", "172.17.0.1",
-                {"db:10.0.0.9", "host.docker.internal:host-gateway", "six:fe80::1"});
+  const std::string text = hostsFile(
+      "box", "172.17.0.2", "172.17.0.1",
+      {"db:10.0.0.9", "host.docker.internal:host-gateway", "six:fe80::1", "seven=[2001:db8::1]"});
   EXPECT_THAT(text, HasSubstr("127.0.0.1\tlocalhost\n"));
   EXPECT_THAT(text, HasSubstr("172.17.0.2\tbox\n"));
   EXPECT_THAT(text, HasSubstr("10.0.0.9\tdb\n"));
   EXPECT_THAT(text, HasSubstr("172.17.0.1\thost.docker.internal\n"));
   EXPECT_THAT(text, HasSubstr("fe80::1\tsix\n"));
-  for (const char* bad : {"", "db", ":1.2.3.4", "db:", "db:1.2.3.4\n6.6.6.6 bank"}) {
+  EXPECT_THAT(text, HasSubstr("2001:db8::1\tseven\n"));
+  EXPECT_THAT(hostsFile("box", "", "", {"gw:host-gateway"}), Not(HasSubstr("gw")));
+}
+
+TEST(GuestFiles, NoValueAddsLines) {
+  for (const char* bad :
+       {"", "db", ":1.2.3.4", "db:", "db:1.2.3", "a\nb:1.2.3.4", "db:1.2.3.4\n6.6.6.6 bank"}) {
     EXPECT_THROW(hostsFile("box", "", "", {bad}), Error) << bad;
   }
-  EXPECT_EQ(resolvConf("172.17.0.1"), "nameserver 172.17.0.1\n");
-  EXPECT_EQ(resolvConf(""), "");
+  EXPECT_THROW(resolvConf({.servers = {"9.9.9.9\nnameserver 6.6.6.6"}}), Error);
+  EXPECT_EQ(resolvConf({.servers = {"9.9.9.9"}, .search = {"a.org", "b\nnameserver 6.6.6.6"}}),
+            "nameserver 9.9.9.9\nsearch a.org\n");
+}
+
+TEST(GuestFiles, WithoutAServerTheImagesResolverStays) {
+  EXPECT_EQ(resolvConf({.search = {"a.org"}}), "");
 }
 
 }  // namespace

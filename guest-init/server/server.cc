@@ -89,11 +89,12 @@ void Server::reapChildren() {
       continue;
     }
     const auto mine = [pid, status](auto& container) { return container->reaped(pid, status); };
-    const bool known = std::any_of(containers_.begin(), containers_.end(),
-                                   [&mine](auto& entry) { return mine(entry.second); });
-    if (!known) {
-      std::any_of(dying_.begin(), dying_.end(),
-                  [&mine](Dying& dying) { return mine(dying.container); });
+    if (std::any_of(containers_.begin(), containers_.end(),
+                    [&mine](auto& entry) { return mine(entry.second); })) {
+      continue;
+    }
+    for (Dying& dying : dying_) {
+      if (mine(dying.container)) break;
     }
   }
   buryDead();

@@ -15,7 +15,7 @@ namespace {
 
 constexpr size_t kMaxLoggedBytes = 512;  // of a request's target and user agent
 
-std::string quoted(std::string_view text) {
+std::string escapedText(std::string_view text) {
   std::string result;
   for (const char c : text.substr(0, kMaxLoggedBytes)) {
     const auto value = static_cast<unsigned char>(c);
@@ -52,12 +52,12 @@ std::string combinedLogLine(const Exchange& exchange, std::time_t now) {
   std::strftime(stamp, sizeof stamp, "%d/%b/%Y:%H:%M:%S +0000", &utc);
   char took[32];
   std::snprintf(took, sizeof took, "%.3f", std::chrono::duration<double>(exchange.took).count());
-  std::string user = quoted(request.user);
+  std::string user = escapedText(request.user);
   for (char& c : user) c = c == ' ' ? '_' : c;
   return request.peer.substr(0, request.peer.rfind(':')) + " - " + user + " [" + stamp + "] \"" +
-         quoted(request.method) + " " + quoted(request.target) + " HTTP/1.1\" " +
+         escapedText(request.method) + " " + escapedText(request.target) + " HTTP/1.1\" " +
          std::to_string(exchange.response.status) + " " + std::to_string(exchange.sent) + " \"" +
-         quoted(request.header("referer")) + "\" \"" + quoted(request.header("user-agent")) +
+         escapedText(request.header("referer")) + "\" \"" + escapedText(request.header("user-agent")) +
          "\" " + took + "\n";
 }
 

@@ -21,9 +21,9 @@
 
 #include "base/error.h"
 #include "base/file.h"
+#include "base/socket_address.h"
 #include "base/subprocess.h"
 #include "daemon/network/network.h"
-#include "base/socket_address.h"
 #include "daemon/network/tcp_relay.h"
 #include "daemon/vm/guest_files.h"
 #include "daemon/vm/process_output.h"
@@ -119,7 +119,7 @@ class RealVm : public testing::Test {
     container.root_disk = Vm::kRootDisk;
     container.writable_disk = Vm::kWritableDisk;
     container.hostname = "box";
-    container.resolv_conf = resolvConf(at == nullptr ? "" : at->gateway);
+    if (at != nullptr) container.resolv_conf = resolvConf({.servers = {at->gateway}});
     vm.request(kContainer, container);
   }
 
