@@ -3,6 +3,7 @@
 // hold the start lock.
 #pragma once
 
+#include <cstdint>
 #include <string>
 #include <vector>
 
