@@ -27,6 +27,7 @@ struct Options {
   NetworkOptions network;
   std::string resources;
   uint64_t default_memory_mib = 512;
+  Quota::Limits quota;
   std::vector<std::string> layer_limits;
   bool debug = false;
   bool uninstall = false;
@@ -94,6 +95,11 @@ void declare(CLI::App& app, Options& options) {
                  "CPUs of a container without a limit of its own")
       ->capture_default_str()
       ->check(CLI::Range(1, 64));
+  app.add_option("--max-machines", options.quota.machines,
+                 "how many virtual machines run at a time, containers and builds together");
+  app.add_option("--max-memory", options.quota.memory_mib,
+                 "memory of all virtual machines together, in MiB");
+  app.add_option("--max-cpus", options.quota.vcpus, "CPUs of all virtual machines together");
   app.add_option("--layer-limit", options.layer_limits,
                  "what a layer may ask of this host: blob-bytes, unpacked-bytes, entries, "
                  "index-bytes or ratio, like unpacked-bytes=64g; may be repeated");
@@ -127,6 +133,7 @@ VmResources resourcesOf(const Options& options) {
   resources.initramfs = folder + "/hull-initramfs";
   resources.kernel = folder + "/vmlinux";
   resources.template_disk = options.engine.root + "/templates/writable";
+  resources.quota = std::make_shared<Quota>(options.quota);
   if (geteuid() == 0) resources.vmm_uid_base = kVmmUidBase;
   // Images can be managed without them; a container's start names what is missing.
   for (const std::string& path :
@@ -155,7 +162,9 @@ EngineParts partsOf(Options& options) {
   }
   const VmResources resources = resourcesOf(options);
   parts.start_vm = [resources](VmSpec spec) { return Vm::start(resources, std::move(spec)); };
-  parts.adopt_vm = Vm::adopt;
+  parts.adopt_vm = [resources](const std::string& directory) {
+    return Vm::adopt(resources, directory);
+  };
   parts.last_vm_exit = Vm::lastExit;
 
   VmStepRunner::Options steps;

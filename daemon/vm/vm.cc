@@ -3,6 +3,7 @@
 #include <signal.h>
 
 #include <atomic>
+#include <sstream>
 
 #include "base/error.h"
 #include "base/file.h"
@@ -18,6 +19,7 @@ namespace {
 
 using std::chrono::milliseconds;
 
+constexpr size_t kMaxSizeFileBytes = 64;
 constexpr milliseconds kStreamTimeout = std::chrono::seconds(60);  // to open one
 constexpr milliseconds kAdoptTimeout = std::chrono::seconds(60);
 constexpr milliseconds kTerminateGrace = std::chrono::seconds(2);  // between SIGTERM and SIGKILL
@@ -119,22 +121,35 @@ void stopUnknownVmm(const std::string& directory) {
   }
 }
 
+// Nothing where an engine before this one's time wrote none.
+MachineSize sizeOf(const std::string& directory) {
+  MachineSize size;
+  try {
+    std::istringstream(readFile(directory + "/" + kSizeFile, kMaxSizeFileBytes)) >>
+        size.memory_mib >> size.vcpus;
+  } catch (const Error& error) {
+    log::debug(std::string("size of a virtual machine: ") + error.what());
+  }
+  return size;
+}
+
 }  // namespace
 
 std::unique_ptr<Vm> Vm::start(const VmResources& resources, VmSpec spec) {
   return inContext("start virtual machine", [&]() -> std::unique_ptr<Vm> {
     const std::string directory = spec.directory;
+    Quota::Lease lease = resources.quota->take({spec.memory_mib, spec.vcpus});
     Launch launch(resources, std::move(spec));
     launch.spawn();
     Fd control = launch.greet();
     Launched launched = launch.commit();
     auto core = std::make_shared<VmCore>(directory, std::move(launched.vmm), std::move(control),
-                                         std::move(launched.share));
+                                         std::move(launched.share), std::move(lease));
     return std::make_unique<MachineVm>(std::move(core), false);
   });
 }
 
-std::unique_ptr<Vm> Vm::adopt(const std::string& directory) {
+std::unique_ptr<Vm> Vm::adopt(const VmResources& resources, const std::string& directory) {
   auto process = VmmProcess::find(directory);
   if (!process) {
     if (!fileExists(directory + "/" + kPidFile)) stopUnknownVmm(directory);
@@ -149,7 +164,8 @@ std::unique_ptr<Vm> Vm::adopt(const std::string& directory) {
     Fd control = greetGuest(directory, deadlineIn(kAdoptTimeout), process->pidfd());
     if (paused) commandVmm(control_socket, "pause");
     auto core = std::make_shared<VmCore>(directory, std::move(*process), std::move(control),
-                                         VmmProcess::find(directory, kSharePidFile));
+                                         VmmProcess::find(directory, kSharePidFile),
+                                         resources.quota->takeAnyway(sizeOf(directory)));
     return std::make_unique<MachineVm>(std::move(core), paused);
   } catch (const Error& error) {
     // Nothing could ever be asked of it again.

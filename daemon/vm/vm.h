@@ -4,7 +4,7 @@
 //
 // The VM's folder (VmSpec::directory) holds everything needed to find it again after the engine
 // was killed: vsock.sock and control.sock (bound by the engine, held open by the VMM), vmm.pid,
-// status.json (written by the VMM at its end), console.log, writable.ext4; with shares also
+// size (memory and CPUs), status.json (written by the VMM at its end), console.log, writable.ext4; with shares also
 // share.pid (the process that serves them; it ends with the VMM, and the VM ends with it) and
 // share.log.
 #pragma once
@@ -21,6 +21,7 @@
 #include "base/error.h"
 #include "base/fd.h"
 #include "base/stream.h"
+#include "daemon/vm/quota.h"
 #include "guest-init/protocol/protocol.h"
 #include "image/store/image_store.h"
 #include "vmm/config/vm_config.h"
@@ -39,6 +40,7 @@ struct VmResources {
   std::string virtiofsd_program;
   uint32_t vmm_uid_base = 0;  // each VM gets a uid of its own from here; 0: keep the engine's
   std::chrono::milliseconds boot_timeout = std::chrono::seconds(60);
+  std::shared_ptr<Quota> quota = std::make_shared<Quota>(Quota::Limits{});  // of all its VMs
 };
 
 struct VmNetwork {
@@ -97,7 +99,7 @@ class Vm {
   static std::unique_ptr<Vm> start(const VmResources& resources, VmSpec spec);
   // Finds a VM that an earlier engine process started; nullptr when it has ended meanwhile (its
   // exit is then in lastExit(directory)).
-  static std::unique_ptr<Vm> adopt(const std::string& directory);
+  static std::unique_ptr<Vm> adopt(const VmResources& resources, const std::string& directory);
   static std::optional<VmExit> lastExit(const std::string& directory);
 
   virtual ~Vm() = default;  // kills the VMM if it still runs

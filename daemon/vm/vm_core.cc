@@ -66,12 +66,13 @@ std::optional<VmExit> readExitStatus(const std::string& directory) {
 }
 
 VmCore::VmCore(std::string directory, VmmProcess process, Fd control,
-               std::optional<VmmProcess> share)
+               std::optional<VmmProcess> share, Quota::Lease lease)
     : directory_(std::move(directory)),
       process_(std::move(process)),
       share_(std::move(share)),
       control_(std::move(control)),
-      wakeup_(eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK)) {
+      wakeup_(eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK)),
+      lease_(std::move(lease)) {
   if (!wakeup_) throw sysError("create event descriptor");
 }
 
@@ -161,6 +162,7 @@ void VmCore::recordExit() {
   }
   if (lost_.empty()) lost_ = "the virtual machine has ended";
   exit_ = std::move(exit);
+  lease_ = {};
   changed_.notify_all();
 }
 

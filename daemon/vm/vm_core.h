@@ -29,7 +29,7 @@ class VmCore : public std::enable_shared_from_this<VmCore> {
  public:
   // `control` is past Hello. Call run() next.
   VmCore(std::string directory, VmmProcess process, Fd control,
-         std::optional<VmmProcess> share = std::nullopt);
+         std::optional<VmmProcess> share, Quota::Lease lease);
 
   void run();
   guest::Message request(const std::string& container, guest::Message message,
@@ -82,6 +82,7 @@ class VmCore : public std::enable_shared_from_this<VmCore> {
   std::string lost_;       // why the connection is over; empty: it is not
   std::string ended_for_;  // why we ended the VM; empty: it was not us
   std::optional<VmExit> exit_;
+  Quota::Lease lease_;  // until the process has ended
   bool closing_ = false;
   bool sending_ = false;  // somebody writes to control_; frames must not mix
   std::thread reader_, deliverer_;
@@ -90,6 +91,7 @@ class VmCore : public std::enable_shared_from_this<VmCore> {
 // The exit object that the VMM left in `directory`; nullopt when there is none that makes sense.
 std::optional<VmExit> readExitStatus(const std::string& directory);
 
+inline constexpr const char* kSizeFile = "size";  // "MEMORY_MIB VCPUS\n"
 inline constexpr const char* kStatusFile = "status.json";
 inline constexpr const char* kVsockSocket = "vsock.sock";
 inline constexpr const char* kControlSocket = "control.sock";

@@ -104,8 +104,9 @@ Fd greetGuest(const std::string& directory, Deadline deadline, int pidfd) {
 
 Launch::Launch(const VmResources& resources, VmSpec spec)
     : resources_(resources), spec_(std::move(spec)) {
-  for (const char* stale : {kPidFile, kStatusFile, kConsoleFile, kVmmLogFile, kVsockSocket,
-                            kControlSocket, kSharePidFile, kShareLogFile, kShareSocket}) {
+  for (const char* stale :
+       {kPidFile, kStatusFile, kConsoleFile, kVmmLogFile, kVsockSocket, kControlSocket, kSizeFile,
+        kSharePidFile, kShareLogFile, kShareSocket}) {
     ::unlink(path(stale).c_str());
   }
   if (resources_.vmm_uid_base != 0) uid_ = freeVmmUid(resources_.vmm_uid_base);
@@ -201,6 +202,8 @@ std::string Launch::configuration() {
   created_.push_back(path(kControlSocket));
   config.console_fd = pass(create(kConsoleFile, O_WRONLY | O_APPEND));
   config.status_fd = pass(create(kStatusFile, O_WRONLY));
+  writeFull(create(kSizeFile, O_WRONLY).get(),
+            std::to_string(spec_.memory_mib) + " " + std::to_string(spec_.vcpus) + "\n");
   return vmm::toJson(config);
 }
 

@@ -363,6 +363,17 @@ TEST_F(VmTest, ChunkedStreamsCarryDataAndVerdicts) {
   }
 }
 
+TEST_F(VmTest, CountsAgainstTheQuotaForAsLongAsItsProcessRuns) {
+  resources_.quota = std::make_shared<Quota>(Quota::Limits{.machines = 1});
+  const auto first = start();
+  EXPECT_EQ(kindOf([&] { start(); }), ErrorKind::kNoSpace);
+  first->stop(seconds(30));
+  mode("no-kvm");  // and one that fails gives its share back
+  EXPECT_EQ(kindOf([&] { start(); }), ErrorKind::kUnavailable);
+  mode("serve");
+  EXPECT_TRUE(start()->running());
+}
+
 TEST_F(VmTest, DestroyedVmLeavesNoProcess) {
   pid_t pid = 0;
   {
@@ -375,6 +386,8 @@ TEST_F(VmTest, DestroyedVmLeavesNoProcess) {
 // The engine process that started a VM ends, without a word to it; another one finds it.
 class AdoptTest : public VmTest {
  protected:
+  std::unique_ptr<Vm> adopt() { return Vm::adopt(resources_, folder_); }
+
   // Starts the VM in a child process that then abandons it and exits, as an engine does.
   void startElsewhere() {
     const pid_t child = fork();
@@ -397,25 +410,35 @@ class AdoptTest : public VmTest {
 
 TEST_F(AdoptTest, AdoptedVmStillKnowsWhatHappened) {
   startElsewhere();
-  const auto vm = Vm::adopt(folder_);
+  const auto vm = adopt();
   ASSERT_NE(vm, nullptr);
   const auto state = vm->requestFor<guest::StateReply>("", guest::ListState{});
   ASSERT_EQ(state.containers.at(0).processes.size(), 1u);
   EXPECT_EQ(state.containers[0].processes[0].exit_code, 3);
   EXPECT_EQ(vm->stop(seconds(30)).reason, "poweroff");
-  EXPECT_EQ(Vm::adopt(folder_), nullptr);
+  EXPECT_EQ(adopt(), nullptr);
   EXPECT_EQ(Vm::lastExit(folder_)->reason, "poweroff");
+}
+
+TEST_F(AdoptTest, AnAdoptedVmCountsAgainstTheQuotaAsItDidBefore) {
+  resources_.quota = std::make_shared<Quota>(Quota::Limits{.memory_mib = spec().memory_mib});
+  startElsewhere();
+  const auto vm = adopt();
+  ASSERT_NE(vm, nullptr);
+  EXPECT_THROW(resources_.quota->take({1, 1}), Error);
+  vm->stop(seconds(30));
+  EXPECT_NO_THROW(resources_.quota->take({spec().memory_mib, 1}));
 }
 
 TEST_F(AdoptTest, PausedVmIsAdoptedPaused) {
   startElsewhere();
   {
-    const auto first = Vm::adopt(folder_);
+    const auto first = adopt();
     ASSERT_NE(first, nullptr);
     first->pause();
     first->abandon();
   }
-  const auto second = Vm::adopt(folder_);
+  const auto second = adopt();
   ASSERT_NE(second, nullptr);
   EXPECT_NO_THROW(second->resume());
   EXPECT_EQ(second->stop(seconds(30)).reason, "poweroff");
@@ -423,14 +446,14 @@ TEST_F(AdoptTest, PausedVmIsAdoptedPaused) {
 
 TEST_F(AdoptTest, ReusedProcessIdIsNotMistaken) {
   write(folder_ + "/vmm.pid", std::to_string(getpid()) + " 1\n");
-  EXPECT_EQ(Vm::adopt(folder_), nullptr);
+  EXPECT_EQ(adopt(), nullptr);
   EXPECT_EQ(Vm::lastExit(folder_)->reason, "killed");
 }
 
 TEST_F(AdoptTest, VmThatWasNeverRecordedIsStopped) {
   startElsewhere();
   std::filesystem::remove(folder_ + "/vmm.pid");
-  EXPECT_EQ(Vm::adopt(folder_), nullptr);
+  EXPECT_EQ(adopt(), nullptr);
   EXPECT_THAT(readFile(folder_ + "/status.json"), HasSubstr("terminated"));
 }
 

@@ -251,6 +251,21 @@ class FullDisk(FaultTest):
         self.assertEqual(self.hulld.hull("run", "--rm", "hull-test/big", "stat", "-c", "%s", "/big").out, f"{self.LAYER * MEBIBYTE}\n")
 
 
+class FullEngine(FaultTest):
+    def test_an_engine_runs_no_more_machines_than_it_may(self):
+        engine = self.engine(options=["--max-machines", "1"])
+        engine.import_busybox()
+        engine.hull("run", "-d", "--name", "first", BUSYBOX, "sleep", "1000")
+        refused = engine.hull("run", "--rm", BUSYBOX, "true", check=False)
+        self.assertEqual(refused.status, 125)
+        self.assertIn("--max-machines", refused.err)
+        engine.restart()  # the adopted one counts, too
+        self.assertEqual(engine.hull("run", "--rm", BUSYBOX, "true", check=False).status, 125)
+        engine.hull("rm", "-f", "first")
+        self.assertEqual(engine.hull("run", "--rm", BUSYBOX, "echo", "room").out, "room\n")
+        self.assertEqual(engine.hull("ps", "-aq").out, "")
+
+
 class WrongStart(FaultTest):
     def test_a_second_engine_on_the_same_folder_is_refused(self):
         hulld = self.engine()

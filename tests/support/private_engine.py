@@ -48,10 +48,11 @@ def engine_command(*command, stdin=None, check=True):
 
 
 class PrivateEngine:
-    def __init__(self, megabytes=None, resources=None):
+    def __init__(self, megabytes=None, resources=None, options=()):
         self.folder = engine_command("sh", "-c", "d=$(mktemp -d /tmp/hull-private-XXXXXX) && chmod 711 $d && mkdir $d/root && echo $d").out.strip()
         self.root, self.socket = f"{self.folder}/root", f"{self.folder}/hulld.sock"
         self.resources = resources
+        self.options = list(options)
         self.mounted = megabytes is not None
         self.pid = None
         if self.mounted:
@@ -76,7 +77,7 @@ class PrivateEngine:
         return pid
 
     def hulld_argv(self, *more):
-        argv = ["nsenter", "-t", self.namespace, "-n", f"{programs()}/hulld", "--root", self.root, "--socket", self.socket, *more]
+        argv = ["nsenter", "-t", self.namespace, "-n", f"{programs()}/hulld", "--root", self.root, "--socket", self.socket, *self.options, *more]
         return argv + (["--resources", self.resources] if self.resources else [])
 
     def start(self):

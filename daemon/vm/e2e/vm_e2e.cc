@@ -221,7 +221,7 @@ TEST_F(RealVm, NextEngineProcessAdoptsItAndLosesNothing) {
   waitpid(engine, &status, 0);
   ASSERT_EQ(status, 0);
 
-  const auto vm = Vm::adopt(root_.path() + "/vm");
+  const auto vm = Vm::adopt(resources_, root_.path() + "/vm");
   ASSERT_NE(vm, nullptr);
   ProcessOutput output({log_, false, true});
   output.begin(streamsOf(*vm));
