@@ -105,7 +105,7 @@ void pruneCommand(Context& context, const PruneOptions& o) {
 void addCreate(CLI::App* group, Context& context) {
   auto o = std::make_shared<CreateOptions>();
   auto* create = group->add_subcommand("create", "Create a volume");
-  create->add_option("name", o->name, "Its name; a random one when there is none");
+  create->add_option("VOLUME", o->name, "Its name; a random one when there is none");
   create->add_option("--name", o->name_option, "Its name, as older clients gave it");
   create->add_option("-d,--driver", o->driver,
                      "local: a folder; disk: an ext4 disk of its own size");
