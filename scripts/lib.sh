@@ -91,19 +91,59 @@ ensure_base_image() {
     note "pulled $name from docker.io"
     return
   fi
-  local tar=$cache/base/debian-$suite.tar
-  if [[ ! -f $tar ]]; then
-    note "docker.io is not reachable: making $name from Debian's packages (mmdebstrap, about a minute)"
-    mkdir -p "$cache/base"
-    mmdebstrap --quiet --variant=minbase --dpkgopt='path-exclude=/usr/share/doc/*' \
-      --dpkgopt='path-exclude=/usr/share/man/*' --dpkgopt='path-exclude=/usr/share/locale/*' \
-      --customize-hook='rm -rf "$1"/var/cache/apt/*.bin "$1"/var/lib/apt/lists/*' \
-      "$suite" "$cache/base/new-$suite.tar" >&2 || die "mmdebstrap failed; see above. next: check that this machine reaches a Debian mirror"
-    mv "$cache/base/new-$suite.tar" "$tar"
-  else
-    note "docker.io is not reachable: $name comes from $tar, made from Debian's packages"
-  fi
+  note "docker.io is not reachable: $name comes from Debian's packages"
+  local tar
+  tar=$(debian_tar "$suite")
   "$hull" import --change 'CMD ["bash"]' --change 'ENV PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin' \
     "$tar" "$name" >/dev/null || die "importing $tar as $name failed"
   note "imported $name"
+}
+
+# The root file system of a Debian release with more packages in it, made once by mmdebstrap. Prints the tar's path.
+debian_tar() {
+  local suite=$1 list tar
+  shift
+  list=$(printf '%s\n' "$@" | sort -u)
+  tar=$cache/base/debian-$suite${list:+-$(sha256sum <<<"$list" | cut -c1-12)}.tar
+  if [[ ! -f $tar ]]; then
+    note "making Debian $suite${list:+ with $(tr '\n' ' ' <<<"$list")}from Debian's packages (mmdebstrap, about a minute)"
+    mkdir -p "$cache/base"
+    local new
+    new=$(mktemp "$cache/base/new-XXXXXX.tar")
+    # Nothing starts while it is installed.
+    mmdebstrap --quiet --variant=minbase --include="$(tr '\n' ',' <<<"$list")" --dpkgopt='path-exclude=/usr/share/doc/*' \
+      --dpkgopt='path-exclude=/usr/share/man/*' --dpkgopt='path-exclude=/usr/share/locale/*' \
+      --customize-hook='rm -rf "$1"/var/cache/apt/*.bin "$1"/var/lib/apt/lists/*' --aptopt='APT::Install-Recommends "false"' \
+      --essential-hook='mkdir -p "$1/etc/postgresql-common"; echo create_main_cluster = false >"$1/etc/postgresql-common/createcluster.conf"' \
+      "$suite" "$new" >&2 || { rm -f "$new"; die "mmdebstrap failed; see above. next: check that this machine reaches a Debian mirror"; }
+    mv "$new" "$tar"
+  fi
+  echo "$tar"
+}
+
+# Images of programs that tests and benchmarks run, made on this host because installing packages takes long where the CPU is
+# emulated: hull-test/servers and hull-test/tools. Prints nothing.
+ensure_programs_image() {
+  local hull=$1 name=$2 tar
+  local -A packages=([hull-test/servers]="curl iperf3 nginx-light postgresql postgresql-contrib redis" [hull-test/tools]="git nodejs")
+  "$hull" image inspect "$name" >/dev/null 2>&1 && return
+  # shellcheck disable=SC2086
+  tar=$(debian_tar bookworm ${packages[$name]})
+  "$hull" import --change 'CMD ["bash"]' \
+    --change 'ENV PATH=/usr/lib/postgresql/15/bin:/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin' "$tar" "$name" >/dev/null ||
+    die "importing $tar as $name failed"
+}
+
+# npm, which Debian has in three hundred packages, as the one folder that its makers give out. Prints it.
+npm_folder() {
+  local version=9.9.4 folder
+  folder=$cache/clients/npm-$version
+  if [[ ! -d $folder ]]; then
+    local work
+    work=$(mktemp -d) && mkdir -p "$cache/clients"
+    (cd "$work" && npm pack --silent "npm@$version" >/dev/null && tar -xzf "npm-$version.tgz") || { rm -rf "$work"; die "npm@$version cannot be fetched"; }
+    mv -T "$work/package" "$folder"
+    rm -rf "$work"
+  fi
+  echo "$folder"
 }

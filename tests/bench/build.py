@@ -7,21 +7,17 @@ finds its steps: a build argument that is new each time is used by the first of 
 """
 import argparse
 import json
-import os
 import pathlib
 import shutil
 import statistics
 import subprocess
-import sys
 import tempfile
 import time
 import uuid
 
+from common import host, say, start_dockerd
+
 SECONDS = 1800
-
-
-def say(text):
-    print(text, file=sys.stderr, flush=True)
 
 
 def run(command, **kwargs):
@@ -68,18 +64,6 @@ def cases(folder, image):
         Case(folder, "parallel", image, "FROM BASE AS a\nARG NONCE\n" + heavy + "FROM BASE AS b\nARG NONCE\n" + heavy +
              "FROM BASE\nCOPY --from=a /done /a\nCOPY --from=b /done /b\n"),
     ]
-
-
-def start_dockerd(storage):
-    if subprocess.run(["docker", "version"], capture_output=True, check=False).returncode == 0:
-        return True
-    arguments = ["--data-root", storage + "/docker"] if storage else []
-    subprocess.Popen(["dockerd", *arguments], stdout=open("/tmp/dockerd.log", "wb"), stderr=subprocess.STDOUT)
-    for _ in range(600):
-        if subprocess.run(["docker", "version"], capture_output=True, check=False).returncode == 0:
-            return True
-        time.sleep(0.2)
-    return False
 
 
 def builders(options):
@@ -131,7 +115,7 @@ def main():
         say(f"build-{case}-vs-best: hull {statistics.median(by_builder['hull']):.3f} s, {best} {statistics.median(peers[best]):.3f} s, ratio {ratio:.2f}")
         results.append({"id": f"build-{case}-vs-best", "unit": "s", "better": "lower", "hull": by_builder["hull"], "peer": peers[best],
                         "peer_name": best, "ratio": ratio})
-    print(json.dumps({"host": {"cpus": os.cpu_count(), "kernel": os.uname().release}, "results": results}))
+    print(json.dumps({"host": host(), "results": results}))
 
 
 if __name__ == "__main__":

@@ -9,24 +9,8 @@ import json
 import shutil
 import subprocess
 import tempfile
-import time
 
-from common import Runs, bare_vm_contenders, host, result, say
-
-
-def start_dockerd(storage):
-    if subprocess.run(["docker", "version"], capture_output=True, check=False).returncode == 0:
-        return None
-    arguments = ["--data-root", storage + "/docker"] if storage else []
-    daemon = subprocess.Popen(["dockerd", *arguments], stdout=open("/tmp/dockerd.log", "wb"), stderr=subprocess.STDOUT)
-    for _ in range(600):
-        if subprocess.run(["docker", "version"], capture_output=True, check=False).returncode == 0:
-            return daemon
-        if daemon.poll() is not None:
-            break
-        time.sleep(0.2)
-    say("dockerd did not start: " + open("/tmp/dockerd.log", encoding="utf-8", errors="replace").read()[-800:])
-    return None
+from common import Runs, bare_vm_contenders, host, result, say, start_dockerd
 
 
 def container_contenders(options):
@@ -34,7 +18,7 @@ def container_contenders(options):
     contenders = {"hull": lambda net: [options.hull, "run", "--rm", *net, image, "true"]}
     archive = tempfile.NamedTemporaryFile(suffix=".tar")
     subprocess.run([options.hull, "save", "-o", archive.name, image], check=True)
-    if shutil.which("docker") and (start_dockerd(options.storage) or subprocess.run(["docker", "version"], capture_output=True, check=False).returncode == 0):
+    if shutil.which("docker") and start_dockerd(options.storage):
         subprocess.run(["docker", "load", "-q", "-i", archive.name], check=True, stdout=subprocess.DEVNULL)
         contenders["docker"] = lambda net: ["docker", "run", "--rm", *net, image, "true"]
     if shutil.which("podman"):

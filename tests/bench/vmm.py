@@ -18,7 +18,7 @@ import subprocess
 import tempfile
 import time
 
-from common import QEMU_OK, MEMORY_MIB, bare_vm_contenders, have_qemu, host, hull_vm, qemu_vm, result, say, timed
+from common import QEMU_OK, MEMORY_MIB, bare_vm_contenders, have_qemu, host, hull_vm, qemu_vm, result, say, timed, with_libraries
 
 DISK_MIB = 256
 GUEST_MEMORY_MIB = 384  # for fio and iperf3 with their libraries
@@ -31,15 +31,6 @@ BLOCK_JOBS = [("block-randread-vs-qemu", "randread", "4k", "iops"), ("block-seqr
 
 
 # --- the guest: init, fio and iperf3 with the libraries of this host ------------------------------------------------------
-def with_libraries(program):
-    files = {program}
-    for line in subprocess.run(["ldd", program], capture_output=True, text=True, check=True).stdout.splitlines():
-        found = re.search(r"(/\S+)", line.split("=>")[-1])
-        if found:
-            files.add(found.group(1))
-    return files
-
-
 def newc(entries):
     """The cpio format of an initramfs; entries are (name, mode, bytes)."""
     out = bytearray()
