@@ -21,11 +21,13 @@ from harness import COMMAND_SECONDS, HULL, ROOT, EngineTest, hull, unique, wait_
 from private_engine import engine_command
 
 SERVERS, TOOLS = "hull-test/servers", "hull-test/tools"
-MAKE_SECONDS = 3600  # only ends a hang
+MAKE_SECONDS = 3600  # only ends a hang, as the next
+READY_SECONDS = 2400
 PASSWORD = "secret"
 CLIENTS = 4
 EMULATED = "machine" in os.environ.get("HULL_HOST", "")
-TRANSACTIONS = 40 if EMULATED else 2000  # before the machine is killed
+TRANSACTIONS = 20 if EMULATED else 2000  # before the machine is killed
+REQUESTS, LARGE_MIB = (10, 1) if EMULATED else (200, 64)
 PACKAGES, PACKAGE_FILES = (10, 20) if EMULATED else (40, 100)
 FETCH = ROOT / "tests" / "interop" / "clients" / "fetch.sh"
 COMPOSE_1 = ["docker-compose", *(f"python3-{name}" for name in (
@@ -87,7 +89,7 @@ class Databases(ProgramTest):
         hull("run", "-d", "--name", name, "-m", "384m", "--network", network, "-e", f"POSTGRES_PASSWORD={PASSWORD}",
              "-v", f"{volume}:/var/lib/postgresql/data", self.postgres)
         # While the password is set nothing but the local socket answers.
-        wait_for(lambda: hull("exec", name, "pg_isready", "-q", "-h", "127.0.0.1", check=False).status == 0, "PostgreSQL answers", COMMAND_SECONDS)
+        wait_for(lambda: hull("exec", name, "pg_isready", "-q", "-h", "127.0.0.1", check=False).status == 0, "PostgreSQL answers", READY_SECONDS)
         return name
 
     def sql(self, name, text):
@@ -103,7 +105,7 @@ class Databases(ProgramTest):
         return name
 
     def await_history(self, name, rows):
-        wait_for(lambda: int(self.sql(name, "select count(*) from pgbench_history")) >= rows, f"{rows} transactions", COMMAND_SECONDS)
+        wait_for(lambda: int(self.sql(name, "select count(*) from pgbench_history")) >= rows, f"{rows} transactions", READY_SECONDS)
 
     def check(self, name, confirmed):
         """The balance holds, as many transactions are there as were confirmed (or were about to be), and no page is damaged."""
@@ -123,7 +125,7 @@ class Databases(ProgramTest):
         load = self.load(network, name)
         self.await_history(name, TRANSACTIONS // 2)
         hull("restart", name)  # while it works: PostgreSQL's own orderly end
-        wait_for(lambda: hull("exec", name, "pg_isready", "-q", "-h", "127.0.0.1", check=False).status == 0, "PostgreSQL answers", COMMAND_SECONDS)
+        wait_for(lambda: hull("exec", name, "pg_isready", "-q", "-h", "127.0.0.1", check=False).status == 0, "PostgreSQL answers", READY_SECONDS)
         first = self.check(name, self.confirmed(load))
 
         load = self.load(network, name)
@@ -241,7 +243,7 @@ class WebServer(ProgramTest):
     def test_nginx_serves_a_folder_of_this_host_on_a_published_port(self):
         folder = self.temporary_folder()
         folder.chmod(0o755)
-        large = os.urandom(3 << 20)
+        large = os.urandom(LARGE_MIB << 20)
         (folder / "large").write_bytes(large)
         (folder / "index.html").write_text("first")
         name = self.container("-p", "127.0.0.1::80", "-v", f"{folder}:/var/www/html:ro", "--stop-signal", "SIGQUIT",
@@ -265,7 +267,7 @@ class WebServer(ProgramTest):
         self.assertEqual(get("/"), (200, b"changed on the host"))
         self.assertEqual(get("/none")[0], 404)
         kept = http.client.HTTPConnection("127.0.0.1", port, timeout=60)
-        for _ in range(50):
+        for _ in range(REQUESTS):
             self.assertEqual(get("/", kept)[1], b"changed on the host")
         status, content = get("/large", kept)
         self.assertEqual((status, hashlib.sha256(content).digest()), (200, hashlib.sha256(large).digest()))
