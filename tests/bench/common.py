@@ -72,6 +72,10 @@ def start_dockerd(storage):
     """Whether docker answers, started if need be."""
     if succeeds("docker", "version"):
         return True
+    # Its own containerd gets 15 s from dockerd to start, which is not enough where the CPU is emulated.
+    if shutil.which("containerd") and not succeeds("ctr", "version"):
+        subprocess.Popen(["containerd"], stdout=open("/tmp/containerd.log", "wb"), stderr=subprocess.STDOUT)
+        wait_until(lambda: succeeds("ctr", "version"), "containerd answers")
     arguments = ["--data-root", storage + "/docker"] if storage else []
     daemon = subprocess.Popen(["dockerd", *arguments], stdout=open("/tmp/dockerd.log", "wb"), stderr=subprocess.STDOUT)
     for _ in range(600):
@@ -179,8 +183,8 @@ class BothEngines:
             subprocess.run(["iptables", "-I", "DOCKER-USER", direction, "hull+", "-j", "ACCEPT"], check=False, stderr=subprocess.DEVNULL)
         socket = f"{self.folder}/s"
         with open("/tmp/hulld-bench.log", "wb") as log:
-            self.hulld = subprocess.Popen([f"{options.bin}/hulld", "--root", f"{self.folder}/root", "--socket", socket, "--bridge", "hullbench",
-                                           "--stop-containers", *hulld_options], stdout=log, stderr=log)
+            self.command = [f"{options.bin}/hulld", "--root", f"{self.folder}/root", "--socket", socket, "--bridge", "hullbench"]
+            self.hulld = subprocess.Popen([*self.command, "--stop-containers", *hulld_options], stdout=log, stderr=log)
         command = [f"{options.bin}/hull", "-H", f"unix://{socket}"]
         wait_until(lambda: succeeds(*command, "version"), "hulld answers")
         self.hull, self.docker = Engine("hull", command, archive), Engine("docker", ["docker"], archive)
@@ -191,6 +195,7 @@ class BothEngines:
             engine.close()
         self.hulld.terminate()
         self.hulld.wait(SECONDS)
+        subprocess.run([*self.command, "--uninstall"], capture_output=True, check=False)
         shutil.rmtree(self.folder, ignore_errors=True)
 
 

@@ -78,6 +78,7 @@ def main():
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--seconds", type=int, default=10, help="of each pgbench run")
     parser.add_argument("--files", type=int, default=2000, help="in the repository")
+    parser.add_argument("--only", default="pgbench,tree", help="parts, separated by commas")
     parser.add_argument("--storage", help="folder for images and volumes; the default for temporary files otherwise")
     parser.add_argument("--bin", required=True)
     parser.add_argument("--bench-initrd", help="not used here")
@@ -92,10 +93,11 @@ def main():
         both = BothEngines(options, archive.name)
     work = tempfile.mkdtemp(prefix="hull-bench-volume.", dir=options.storage)
     try:
-        both.hull("volume", "create", "--driver", "disk", "-o", "size=2g", "disk")
-        databases = [Database(both.hull, "hull-folder", "folder"), Database(both.hull, "hull-disk", "disk"), Database(both.docker, "docker", "folder")]
-        trees = []
-        for engine in both.all:
+        databases, trees = [], []
+        if "pgbench" in options.only:
+            both.hull("volume", "create", "--driver", "disk", "-o", "size=2g", "disk")
+            databases = [Database(both.hull, "hull-folder", "folder"), Database(both.hull, "hull-disk", "disk"), Database(both.docker, "docker", "folder")]
+        for engine in both.all if "tree" in options.only else ():
             os.mkdir(f"{work}/{engine.name}")
             trees.append(Tree(engine, f"{work}/{engine.name}", options.files))
         for number in range(options.rounds + 1):  # the first is a warm-up
@@ -111,9 +113,12 @@ def main():
         both.close()
         subprocess.run(["docker", "volume", "rm", "-f", "folder"], capture_output=True, check=False)
         shutil.rmtree(work, ignore_errors=True)
-    folder, disk, docker = (database.tps for database in databases)
-    results = [result("pgbench-volume-vs-docker", folder, docker, "tps", "higher"), result("pgbench-disk-vs-docker", disk, docker, "tps", "higher")]
-    results += [result(name, trees[0].samples[name], trees[1].samples[name]) for name in trees[0].samples]
+    results = []
+    if databases:
+        folder, disk, docker = (database.tps for database in databases)
+        results += [result("pgbench-volume-vs-docker", folder, docker, "tps", "higher"), result("pgbench-disk-vs-docker", disk, docker, "tps", "higher")]
+    if trees:
+        results += [result(name, trees[0].samples[name], trees[1].samples[name]) for name in trees[0].samples]
     print(json.dumps({"host": host(), "results": results}))
 
 

@@ -28,7 +28,8 @@ CLIENTS = 4
 EMULATED = "machine" in os.environ.get("HULL_HOST", "")
 TRANSACTIONS = 20 if EMULATED else 2000  # before the machine is killed
 REQUESTS, LARGE_MIB = (10, 1) if EMULATED else (200, 64)
-PACKAGES, PACKAGE_FILES = (10, 20) if EMULATED else (40, 100)
+FILES = 60 if EMULATED else 600
+PACKAGES, PACKAGE_FILES = (5, 10) if EMULATED else (40, 100)
 FETCH = ROOT / "tests" / "interop" / "clients" / "fetch.sh"
 COMPOSE_1 = ["docker-compose", *(f"python3-{name}" for name in (
     "docker", "dockerpty", "docopt", "jsonschema", "texttable", "websocket", "dotenv", "distro", "yaml", "pyrsistent", "attr", "requests",
@@ -88,9 +89,16 @@ class Databases(ProgramTest):
         self.addCleanup(hull, "rm", "-f", name, check=False)
         hull("run", "-d", "--name", name, "-m", "384m", "--network", network, "-e", f"POSTGRES_PASSWORD={PASSWORD}",
              "-v", f"{volume}:/var/lib/postgresql/data", self.postgres)
-        # While the password is set nothing but the local socket answers.
-        wait_for(lambda: hull("exec", name, "pg_isready", "-q", "-h", "127.0.0.1", check=False).status == 0, "PostgreSQL answers", READY_SECONDS)
+        self.await_database(name)
         return name
+
+    def await_database(self, name):
+        def ready():  # asked only when it has started once: asking takes time from making the database
+            logged = hull("logs", name)
+            return ("ready to accept connections" in logged.out + logged.err
+                    # While the password is set nothing but the local socket answers.
+                    and hull("exec", name, "pg_isready", "-q", "-h", "127.0.0.1", check=False).status == 0)
+        wait_for(ready, "PostgreSQL answers", READY_SECONDS)
 
     def sql(self, name, text):
         return hull("exec", "-u", "postgres", name, "psql", "-qAtX", "-v", "ON_ERROR_STOP=1", "-c", text).out.strip()
@@ -125,7 +133,7 @@ class Databases(ProgramTest):
         load = self.load(network, name)
         self.await_history(name, TRANSACTIONS // 2)
         hull("restart", name)  # while it works: PostgreSQL's own orderly end
-        wait_for(lambda: hull("exec", name, "pg_isready", "-q", "-h", "127.0.0.1", check=False).status == 0, "PostgreSQL answers", READY_SECONDS)
+        self.await_database(name)
         first = self.check(name, self.confirmed(load))
 
         load = self.load(network, name)
@@ -284,8 +292,11 @@ class Developers(ProgramTest):
         self.folder = self.temporary_folder()
 
     def in_tools(self, script, *options):
-        return hull("run", "--rm", "-m", "768m", "-v", f"{self.folder}:/work", "-w", "/work", "-e", "GIT_CONFIG_COUNT=1", "-e", "GIT_CONFIG_KEY_0=safe.directory",
-                    "-e", "GIT_CONFIG_VALUE_0=*", *options, TOOLS, "sh", "-ec", script).out
+        git = ["-e", "GIT_CONFIG_COUNT=1", "-e", "GIT_CONFIG_KEY_0=safe.directory", "-e", "GIT_CONFIG_VALUE_0=*"]
+        done = subprocess.run([HULL, "run", "--rm", "-m", "768m", "-v", f"{self.folder}:/work", "-w", "/work", *git, *options, TOOLS, "sh", "-ec", script],
+                              capture_output=True, text=True, timeout=READY_SECONDS, stdin=subprocess.DEVNULL, check=False)
+        self.assertEqual(done.returncode, 0, done.stderr)
+        return done.stdout
 
     def git(self, *words, cwd=None):
         who = ["-c", "user.name=Test", "-c", "user.email=test@example.org", "-c", "safe.directory=*"]
@@ -293,8 +304,8 @@ class Developers(ProgramTest):
 
     def test_git_clones_commits_and_pushes(self):
         self.git("init", "-q", "-b", "main", "first")
-        for number in range(300):
-            path = self.folder / "first" / f"d{number // 30}" / f"file{number}"
+        for number in range(FILES):
+            path = self.folder / "first" / f"d{number // 10}" / f"file{number}"
             path.parent.mkdir(exist_ok=True)
             path.write_text(f"{number}\n" * (number + 1))
         (self.folder / "first" / "run").symlink_to("d0/file0")
@@ -304,10 +315,12 @@ class Developers(ProgramTest):
         shown = self.in_tools("""
             git clone -q --no-hardlinks /work/origin.git clone && cd clone
             git status --porcelain; git fsck --full 2>&1; git ls-files | wc -l
-            echo more >>d1/file30; rm d2/file60; git mv d3/file90 moved; git status --porcelain
+            echo more >>d1/file10; rm d2/file20; git mv d3/file30 moved; git status --porcelain
             git -c user.name=T -c user.email=t@example.org commit -q -a -m second
             git push -q origin main; git gc -q; git fsck --full; git status --porcelain""")
-        self.assertEqual(shown.split("\n"), ["301", "R  d3/file90 -> moved", " M d1/file30", " D d2/file60", ""])
+        first, *others = shown.split("\n")
+        self.assertEqual(first, str(FILES + 1))
+        self.assertEqual(others, [" M d1/file10", " D d2/file20", "R  d3/file30 -> moved", ""])
         # This host's git finds the same.
         self.assertEqual(self.git("status", "--porcelain", cwd=self.folder / "clone"), "")
         self.assertEqual(self.git("log", "--format=%s", "main", cwd=self.folder / "origin.git"), "second\nfirst\n")
