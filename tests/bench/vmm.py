@@ -42,24 +42,23 @@ def newc(entries):
     return bytes(out)
 
 
-def make_initrd(options, folder):
+def make_initrd(options, path, programs=()):
     with open(options.vmm_init, "rb") as file:
         init = file.read()
     folders = {"dev", "proc", "sys", "tmp", "dev/shm"}
     contents = []
-    for program in ("fio", "iperf3"):
-        path = shutil.which(program)
-        if not path:
+    for program in programs:
+        found = shutil.which(program)
+        if not found:
             say(f"{program} is not here: its benchmarks are skipped")
             continue
-        for name in with_libraries(os.path.join("/usr/bin", program) if os.path.exists(f"/usr/bin/{program}") else path):
+        for name in with_libraries(os.path.join("/usr/bin", program) if os.path.exists(f"/usr/bin/{program}") else found):
             with open(name, "rb") as file:
                 contents.append((name.lstrip("/"), 0o100755, file.read()))
             parent = os.path.dirname(name.lstrip("/"))
             while parent:
                 folders.add(parent)
                 parent = os.path.dirname(parent)
-    path = f"{folder}/initrd"
     with open(path, "wb") as file:
         file.write(newc([(name, 0o040755, b"") for name in sorted(folders)] + sorted(set(contents)) + [("init", 0o100755, init)]))
     return path
@@ -67,7 +66,7 @@ def make_initrd(options, folder):
 
 # --- both VMMs ------------------------------------------------------------------------------------------------------------
 def command(vmm, options, task, console, disk=None, tap=None, memory=GUEST_MEMORY_MIB):
-    line = f"bench={task}"
+    line, initrd = f"bench={task}", options.idle_initrd if task == "idle" else options.initrd
     if vmm == "hull":
         fds = [(12, console, ">")]
         config = {"console_fd": 12, "memory_mib": memory}
@@ -79,13 +78,13 @@ def command(vmm, options, task, console, disk=None, tap=None, memory=GUEST_MEMOR
         if tap is not None:
             fds.append((14, tap, "<"))
             config["nets"] = [{"tap_fd": 14, "mac": MAC}]
-        return hull_vm(options, options.initrd, line, fds, **config)
+        return hull_vm(options, initrd, line, fds, **config)
     devices = ["-chardev", f"file,id=c0,path={console}", "-device", "virtio-serial-device", "-device", "virtconsole,chardev=c0"]
     if disk:
         devices += ["-drive", f"file={disk},if=none,id=d0,format=raw,aio=io_uring,discard=unmap", "-device", "virtio-blk-device,drive=d0"]
     if tap is not None:
         devices += ["-netdev", f"tap,id=n0,fd={tap},vhost=off", "-device", f"virtio-net-device,netdev=n0,mac={MAC}"]
-    made = qemu_vm(options, options.initrd, "console=hvc0 " + line, devices)
+    made = qemu_vm(options, initrd, "console=hvc0 " + line, devices)
     made[made.index("-m") + 1] = str(memory)
     return made
 
@@ -292,7 +291,8 @@ def main():
         os.makedirs(options.storage, exist_ok=True)
     results = []
     with tempfile.TemporaryDirectory(prefix="hull-bench-", dir=options.storage) as folder:
-        options.initrd = make_initrd(options, folder)
+        options.initrd = make_initrd(options, f"{folder}/initrd", ("fio", "iperf3"))
+        options.idle_initrd = make_initrd(options, f"{folder}/idle-initrd")  # the other does not fit into a small guest
         if "start" in parts:
             bare = bare_vm_contenders(options)
             for number in range(options.rounds + 1):
