@@ -111,7 +111,9 @@ class StageBuilder {
   std::string runHistory(const Instruction& at, const RunStep& step) const;
   bool runFlags(const Instruction& at, RunStep& step) const;  // returns: with the network
   image::IngestedLayer executeRun(const Instruction& at, const RunStep& step, bool network);
-  std::string addMount(const Instruction& at, const Flag& flag, RunStep& step, CopyWork& work);
+  std::string addMount(const Instruction& at, const Flag& flag, RunStep& step, CopyWork& work,
+                       size_t& agents);
+  std::vector<std::string> addMounts(const Instruction& at, RunStep& step, CopyWork& work);
   struct MountSource {
     RootFs& root;
     std::string path;  // cleaned
@@ -123,6 +125,7 @@ class StageBuilder {
   std::string addBindMount(const MountFlag& mount, RunStep& step, CopyWork& work);
   std::string addCacheMount(const MountFlag& mount, RunStep& step, CopyWork& work);
   std::string addSecretMount(const MountFlag& mount, RunStep& step);
+  std::string addSshMount(const MountFlag& mount, RunStep& step, size_t number);
   void setEnv(const std::string& name, const std::string& value);
   std::vector<std::string> shellForm(const std::string& command) const;
 
