@@ -185,7 +185,9 @@ void StageBuilder::runCommand(const Instruction& at) {
       hashOf({"run", key_, chainKey(), hashOf(step.arguments), hashOf(keyed_environment),
               step.working_directory, step.user, scripts, network ? "net" : "none", hashOf(mounts),
               step.all_capabilities ? "insecure" : "", build_.request.platform});
-  layerStep({key, history, [&] { return executeRun(at, step, network); }, true});
+  Step made{key, history, [&] { return executeRun(at, step, network); }, true};
+  made.told = at.flags.empty();  // the history has no flags
+  layerStep(made);
 }
 
 IngestedLayer StageBuilder::executeRun(const Instruction& at, const RunStep& step, bool network) {
