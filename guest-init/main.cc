@@ -42,7 +42,9 @@ void serve() {
   const rlimit files{kOpenFiles, kOpenFiles};
   setrlimit(RLIMIT_NOFILE, &files);
   EventLoop loop;
-  Server server(loop, Places{}, listenVsock(kControlPort), listenVsock(kStreamPort),
+  Places places;
+  places.cgroups = kContainersCgroup;
+  Server server(loop, std::move(places), listenVsock(kControlPort), listenVsock(kStreamPort),
                 [] { powerOff(); });
   writeExitPort(vmm::ExitPortValue::kReady);
   // Not needed to be reached over vsock, so not before it.

@@ -10,6 +10,7 @@
 #include "base/file.h"
 #include "cli/client/credentials.h"
 #include "cli/commands/build_options.h"
+#include "cli/commands/build_ssh.h"
 #include "cli/terminal/build_display.h"
 #include "cli/terminal/format.h"
 
@@ -43,11 +44,6 @@ std::vector<std::string> buildArgs(const BuildOptions& o) {
   });
   if (!given && getenv("SOURCE_DATE_EPOCH")) args.emplace_back("SOURCE_DATE_EPOCH");
   return args;
-}
-
-void refuse(const BuildOptions& o) {
-  if (!o.ssh.empty())
-    throw Exit{125, "--ssh: forwarding an agent is not supported yet (use --secret for a key)"};
 }
 
 Query queryOf(const BuildOptions& o, const std::vector<BuildOutput>& outputs) {
@@ -110,10 +106,13 @@ struct BuildResult {
 BuildResult postBuild(const EngineClient& engine, const BuildOptions& o,
                       const std::vector<BuildOutput>& outputs, const BuildCaches& caches,
                       BuildDisplay& display) {
+  const SshForwarding ssh(engine, o.ssh);
   BuildContext source = openBuildContext(o);
   Query query = queryOf(o, outputs);
   query.insert(query.end(), source.query.begin(), source.query.end());
   query.insert(query.end(), caches.query.begin(), caches.query.end());
+  const Query agents = ssh.query();
+  query.insert(query.end(), agents.begin(), agents.end());
   Headers headers = {{"Content-Type", "application/x-tar"},
                      {"X-Registry-Config", registryConfigHeader()}};
   if (const std::string secrets = secretsHeader(o.secrets); !secrets.empty())
@@ -169,7 +168,6 @@ void deliver(const EngineClient& engine, const BuildOptions& o,
 }
 
 int buildCommand(Context& context, const BuildOptions& o) {
-  refuse(o);
   std::vector<BuildOutput> outputs;
   for (const auto& text : o.outputs) outputs.push_back(parseOutput(text));
   const EngineClient& engine = context.engine();
@@ -280,7 +278,8 @@ void addBuildCommand(CLI::App& app, Context& context) {
   addList(command, "--label", o->labels, "Label of the image");
   addList(command, "--add-host", o->add_hosts, "Host-to-address mapping host:address");
   addList(command, "--secret", o->secrets, "id=NAME,src=FILE or id=NAME,env=VARIABLE");
-  addList(command, "--ssh", o->ssh, "Not supported yet");
+  addList(command, "--ssh", o->ssh,
+          "An ssh agent for RUN --mount=type=ssh: default, ID=SOCKET or ID=KEYFILE");
   addList(command, "-o,--output", o->outputs,
           "type=image|local|tar|oci|docker,dest=PATH; a folder; - for a tar on standard output");
   addList(command, "--build-context", o->build_contexts,

@@ -7,6 +7,7 @@
 
 #include "base/base64.h"
 #include "base/log.h"
+#include "daemon/api/build_agents.h"
 #include "daemon/api/build_cache.h"
 #include "daemon/api/build_events.h"
 #include "daemon/api/filters.h"
@@ -153,9 +154,10 @@ registry::Credentials buildCredentials(Engine& engine, const std::string& header
   return {};
 }
 
-void buildImage(Exchange& exchange, Engine& engine) {
+void buildImage(Exchange& exchange, Engine& engine, BuildAgents& agents) {
   const Query& query = exchange.request().query;
-  const build::BuildRequest request = requestOf(exchange.request());
+  build::BuildRequest request = requestOf(exchange.request());
+  request.agents = agents.find(query.get("sshsession"), query.all("ssh"));
   const bool quiet = query.flag("q");
   const std::string registry_config = exchange.request().header("x-registry-config");
   JsonStream stream(exchange);
@@ -297,7 +299,10 @@ void exportRootfs(Exchange& exchange, Engine& engine) {
 void addBuildRoutes(Router& router, Engine& engine) {
   // Open as long as the routes are: what it knows is pinned in the store.
   const std::shared_ptr<build::BuildCache> cache = build::BuildCache::open(engine.images());
-  router.add("POST", "/build", [&engine, cache](Exchange& e) { buildImage(e, engine); });
+  const auto agents = std::make_shared<BuildAgents>();
+  router.add("POST", "/build",
+             [&engine, cache, agents](Exchange& e) { buildImage(e, engine, *agents); });
+  router.add("POST", "/build/agents", [agents](Exchange& e) { agents->serve(e); });
   router.add("GET", "/images/{name*}/rootfs", [&engine](Exchange& e) { exportRootfs(e, engine); });
   router.add("POST", "/build/prune",
              [&engine, cache](Exchange& e) { pruneBuilds(e, engine, *cache); });

@@ -19,6 +19,7 @@
 #include "daemon/vm/guest_files.h"
 #include "daemon/vm/guest_wire.h"
 #include "daemon/vm/process_output.h"
+#include "daemon/vm/step_agents.h"
 
 namespace hull::engine {
 
@@ -91,8 +92,9 @@ class VmSession final : public build::StageSession {
 
  private:
   void prepareContainer(const std::vector<std::string>& extra_hosts);
-  void start(const std::string& process, const build::RunStep& step);
-  guest::StepMount mountOf(const build::RunMount& wanted);
+  void start(const std::string& process, const build::RunStep& step, StepAgents& agents);
+  guest::StepMount mountOf(const build::RunMount& wanted, StepAgents& agents);
+  std::string agentOf(const build::RunMount& wanted, StepAgents& agents);
   std::string treeOf(const build::RunMount& wanted);
   void sendTree(guest::OpenStream::Kind kind, const std::string& path,
                 const build::RunMount& wanted);
@@ -106,6 +108,7 @@ class VmSession final : public build::StageSession {
   const std::vector<build::MountCache> cache_ids_;   // in the order of the disks
   std::map<std::string, std::string> trees_;         // key of a read-only tree → its name
   size_t next_tree_ = 0;
+  size_t next_agent_ = 0;
   std::unique_ptr<Vm> vm_;
 
   std::mutex mutex_;  // below
@@ -173,7 +176,7 @@ Fd VmSession::openStream(const std::string& process, guest::OpenStream::Kind kin
   return vm_->openStream(name_, open);
 }
 
-void VmSession::start(const std::string& process, const build::RunStep& step) {
+void VmSession::start(const std::string& process, const build::RunStep& step, StepAgents& agents) {
   guest::StartProcess start;
   start.process = process;
   start.arguments = step.arguments;
@@ -183,11 +186,11 @@ void VmSession::start(const std::string& process, const build::RunStep& step) {
   start.capabilities = kDefaultCapabilities;
   start.open_stdin = !step.stdin_text.empty();
   if (step.all_capabilities) start.capabilities = ~uint64_t{0};
-  for (const auto& mount : step.mounts) start.mounts.push_back(mountOf(mount));
+  for (const auto& mount : step.mounts) start.mounts.push_back(mountOf(mount, agents));
   vm_->requestFor<guest::ProcessStarted>(name_, std::move(start));
 }
 
-guest::StepMount VmSession::mountOf(const build::RunMount& wanted) {
+guest::StepMount VmSession::mountOf(const build::RunMount& wanted, StepAgents& agents) {
   using Kind = build::RunMount::Kind;
   guest::StepMount mount;
   mount.destination = wanted.target;
@@ -223,6 +226,11 @@ guest::StepMount VmSession::mountOf(const build::RunMount& wanted) {
       mount.file = true;
       mount.source = wanted.content;
       break;
+    case Kind::kAgent:
+      mount.kind = guest::StepMount::Kind::kAgent;
+      mount.file = true;
+      mount.source = agentOf(wanted, agents);
+      break;
   }
   return mount;
 }
@@ -237,6 +245,15 @@ std::string VmSession::treeOf(const build::RunMount& wanted) {
   sendTree(guest::OpenStream::Kind::kWriteTree, name, wanted);
   if (wanted.read_only) trees_[wanted.tree_key] = name;
   return name;
+}
+
+// The socket's name in the guest, where it is as long as `agents`.
+std::string VmSession::agentOf(const build::RunMount& wanted, StepAgents& agents) {
+  guest::OpenStream open;
+  open.kind = guest::OpenStream::Kind::kAgent;
+  open.path = "agent-" + std::to_string(++next_agent_);
+  agents.serve(vm_->openStream(name_, open), wanted.agent);
+  return open.path;
 }
 
 void VmSession::sendTree(guest::OpenStream::Kind kind, const std::string& path,
@@ -260,7 +277,8 @@ build::StepResult VmSession::run(const build::RunStep& step, const build::Output
   }
   ProcessOutput pump{ProcessOutput::Options{}};
   const auto written = pump.subscribe();
-  start(process, step);
+  StepAgents agents;
+  start(process, step, agents);
   // Before anything that can fail: a thread that is not joined would end the engine.
   struct Feeder {
     Fd socket;

@@ -166,6 +166,14 @@ void bindSecret(const std::string& outside, const StepMount& mount, size_t numbe
   bind(file, mount.destination);
 }
 
+// The socket itself: who may connect is what its own owner and mode say.
+void bindAgent(const std::string& outside, const StepMount& mount) {
+  const std::string socket = outside + "/agents/" + mount.source;
+  if (chown(socket.c_str(), mount.uid, mount.gid) < 0) fail("set owner of " + mount.destination);
+  if (chmod(socket.c_str(), mount.mode) < 0) fail("set mode of " + mount.destination);
+  bind(socket, mount.destination);
+}
+
 // The disk's own root stays out of sight; lost+found with it.
 void bindDisk(const std::string& outside, const StepMount& mount, size_t number) {
   const std::string at = outside + "/step-disks/" + std::to_string(number);
@@ -211,6 +219,9 @@ void mountSteps(const std::string& state, const std::vector<StepMount>& mounts) 
         break;
       case StepMount::Kind::kFile:
         bindSecret(outside, mount, files++);
+        break;
+      case StepMount::Kind::kAgent:
+        bindAgent(outside, mount);
         break;
     }
     if (mount.read_only) makeReadOnly(mount.destination);

@@ -100,6 +100,22 @@ class InitLayer {
   Fd init_;
 };
 
+// `name` in `folder`: plain, and not there yet.
+std::string newPlace(const std::string& operation, const std::string& folder,
+                     const std::string& name) {
+  const bool plain = std::all_of(name.begin(), name.end(), [](char c) {
+    return (c >= 'a' && c <= 'z') || (c >= '0' && c <= '9') || c == '-';
+  });
+  if (name.empty() || name.size() > kMaxTreeNameBytes || !plain) {
+    throw Error(ErrorKind::kInvalidArgument, operation + ": bad name");
+  }
+  const std::string path = folder + name;
+  if (exists(path)) {
+    throw Error(ErrorKind::kConflict, operation + " " + name + ": exists already");
+  }
+  return path;
+}
+
 }  // namespace
 
 RootFilesystem::RootFilesystem(std::string state, const CreateContainer& options)
@@ -148,8 +164,8 @@ void RootFilesystem::unmountAll() {
 }
 
 void RootFilesystem::mountDisks(const CreateContainer& options) {
-  for (const char* name :
-       {"/lower", "/rw", "/base", "/merged", "/init", "/files", "/secrets", "/step-disks"}) {
+  for (const char* name : {"/lower", "/rw", "/base", "/merged", "/init", "/files", "/secrets",
+                           "/step-disks", "/agents"}) {
     makeDirectory(state_ + name);
   }
   mountAt(options.root_disk.c_str(), state_ + "/lower", "ext4", MS_RDONLY | MS_NOATIME, "");
@@ -249,16 +265,13 @@ void RootFilesystem::useMountPoints(std::vector<std::string> directories,
 }
 
 std::string RootFilesystem::prepareTree(const std::string& name) {
-  const bool plain = std::all_of(name.begin(), name.end(), [](char c) {
-    return (c >= 'a' && c <= 'z') || (c >= '0' && c <= '9') || c == '-';
-  });
-  if (name.empty() || name.size() > kMaxTreeNameBytes || !plain) {
-    throw Error(ErrorKind::kInvalidArgument, "write tree: bad name");
-  }
-  const std::string path = state_ + "/rw/trees/" + name;
-  if (exists(path)) throw Error(ErrorKind::kConflict, "write tree " + name + ": exists already");
+  const std::string path = newPlace("write tree", state_ + "/rw/trees/", name);
   makeDirectory(path);
   return path;
+}
+
+std::string RootFilesystem::prepareAgent(const std::string& name) const {
+  return newPlace("open agent", state_ + "/agents/", name);
 }
 
 void RootFilesystem::unmountOverlay() {

@@ -43,6 +43,8 @@ class RootFilesystem {
   // Where the tree of that name is unpacked; a new, empty directory outside of the root. Throws
   // kConflict when there is one, kInvalidArgument for what is no plain name.
   std::string prepareTree(const std::string& name);
+  // Where the ssh agent's socket of that name listens, outside of the root. Throws as prepareTree.
+  std::string prepareAgent(const std::string& name) const;
   // The container's /etc/hosts and /etc/resolv.conf; empty: as they are.
   void writeNameFiles(const std::string& hosts, const std::string& resolv_conf);
 

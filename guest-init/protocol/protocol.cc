@@ -50,10 +50,8 @@ class Decoder {
 
  private:
   static constexpr unsigned lastOf(Mount::Kind) { return unsigned(Mount::Kind::kDisk); }
-  static constexpr unsigned lastOf(StepMount::Kind) { return unsigned(StepMount::Kind::kFile); }
-  static constexpr unsigned lastOf(OpenStream::Kind) {
-    return unsigned(OpenStream::Kind::kSeedDisk);
-  }
+  static constexpr unsigned lastOf(StepMount::Kind) { return unsigned(StepMount::Kind::kAgent); }
+  static constexpr unsigned lastOf(OpenStream::Kind) { return unsigned(OpenStream::Kind::kAgent); }
   static constexpr unsigned lastOf(FailureCode) { return unsigned(FailureCode::kConflict); }
 };
 

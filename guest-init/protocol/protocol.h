@@ -128,16 +128,17 @@ struct Rlimit {
 struct StepMount {
   enum class Kind : uint8_t {
     kTmpfs = 0,
-    kTree = 1,  // what kWriteTree put under the name `source`, or "name/entry" of it
-    kDisk = 2,  // a directory kept on the ext4 disk `source` (/dev/vdX), made when it is new
-    kFile = 3,  // a file with the contents `source`, in memory only
+    kTree = 1,   // what kWriteTree put under the name `source`, or "name/entry" of it
+    kDisk = 2,   // a directory kept on the ext4 disk `source` (/dev/vdX), made when it is new
+    kFile = 3,   // a file with the contents `source`, in memory only
+    kAgent = 4,  // the socket that OpenStream::Kind::kAgent made under the name `source`
   };
   Kind kind = Kind::kTmpfs;
   std::string source;
   std::string destination;  // absolute, inside the container
   bool read_only = false;
   bool file = false;  // the destination is a file
-  uint32_t uid = 0;   // kDisk when new, kFile
+  uint32_t uid = 0;   // kDisk when new, kFile, kAgent
   uint32_t gid = 0;
   uint16_t mode = 0755;
   std::string options;  // kTmpfs: "size=…"
@@ -221,6 +222,10 @@ struct OpenStream {
     // chunks host → guest: tar whose directory "data" becomes what StepMount::Kind::kDisk mounts of
     // the disk `path` (/dev/vdX), all or nothing; when the disk has one already, that stays.
     kSeedDisk = 10,
+    // A socket under the new name `path`, for StepMount::Kind::kAgent, until the host closes the
+    // stream. guest → host: requests of the ssh agent protocol as it has them (base/ssh_agent.h);
+    // host → guest: the answer to each, before the next is sent.
+    kAgent = 11,
   };
   std::string process;
   Kind kind = Kind::kStdout;

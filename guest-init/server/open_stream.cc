@@ -3,6 +3,7 @@
 #include <sys/socket.h>
 
 #include "base/error.h"
+#include "guest-init/server/agent_relay.h"
 #include "guest-init/server/server.h"
 #include "guest-init/server/tree_transfers.h"
 
@@ -28,12 +29,14 @@ void checkOffset(const RetainedOutput& retained, uint64_t offset) {
 
 void Server::openStream(Fd socket, const Frame& frame) {
   const auto& request = std::get<OpenStream>(frame.message);
-  // startStdio and startTransfer take the socket only when they cannot fail any more.
+  // Those below take the socket only when they cannot fail any more.
   const Fd spare = socket.duplicate();
   try {
     if (powering_off_) throw Error(ErrorKind::kConflict, "the machine is powering off");
     if (request.kind <= OpenStream::Kind::kStderr) {
       startStdio(std::move(socket), frame, request);
+    } else if (request.kind == OpenStream::Kind::kAgent) {
+      startAgent(std::move(socket), frame, request);
     } else {
       startTransfer(std::move(socket), frame, request);
     }
@@ -58,6 +61,18 @@ void Server::startStdio(Fd socket, const Frame& frame, const OpenStream& request
   streams_.add([&](StreamDone done) {
     return std::make_unique<OutputStream>(loop_, std::move(socket), channel, request.offset,
                                           std::move(done));
+  });
+}
+
+void Server::startAgent(Fd socket, const Frame& frame, const OpenStream& request) {
+  if (streams_.full()) throw Error(ErrorKind::kTooLarge, "open stream: too many streams");
+  std::string path = container(frame.container).root().prepareAgent(request.path);
+  Fd listener = listenUnix(path);
+  setNonBlocking(listener.get());
+  if (!answer(socket.get(), frame, Ok{})) return;
+  streams_.add([&](StreamDone done) {
+    return std::make_unique<AgentRelay>(loop_, std::move(socket), std::move(listener),
+                                        std::move(path), std::move(done));
   });
 }
 

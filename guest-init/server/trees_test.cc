@@ -203,6 +203,25 @@ TEST_F(TreesTest, MountsOfAStepAreSeenByItAloneAndLeaveNothingInTheLayer) {
   EXPECT_EQ(list(machine->readTree(Kind::kReadChanges)), "kept\n");
 }
 
+TEST_F(TreesTest, AnAgentsSocketIsTheStepsAloneAndInNoLayer) {
+  const Fd host = machine->open(Kind::kAgent, "", 0, "agent-1");
+  Message refused;
+  machine->open(Kind::kAgent, "", 0, "agent-1", &refused);
+  EXPECT_EQ(std::get<Failure>(refused).code, FailureCode::kConflict);
+  machine->open(Kind::kAgent, "", 0, "../agent", &refused);
+  EXPECT_EQ(std::get<Failure>(refused).code, FailureCode::kInvalid);
+  StepMount agent = stepMount(StepMount::Kind::kAgent, "agent-1", "/run/buildkit/ssh_agent.0");
+  agent.file = true;
+  agent.uid = 1000;
+  agent.gid = 1001;
+  agent.mode = 0600;
+  auto step = machine->shell("stat -c '%F %u %g %a' /run/buildkit/ssh_agent.0; ls /run/buildkit");
+  step.mounts = {agent};
+  EXPECT_EQ(machine->run(step).out, "socket 1000 1001 600\nssh_agent.0\n");
+  EXPECT_EQ(output("ls -A /run/buildkit 2>/dev/null; true"), "");
+  EXPECT_EQ(list(machine->readTree(Kind::kReadChanges)), "");
+}
+
 TEST_F(TreesTest, ADiskIsFilledOnceAndAllOrNothing) {
   const std::string device = machine->containerOptions().writable_disk;
   const StepMount cache = stepMount(StepMount::Kind::kDisk, device, "/cache");

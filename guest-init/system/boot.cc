@@ -22,6 +22,9 @@ namespace hull::guest {
 namespace {
 
 constexpr int kListenBacklog = 128;
+// A process in the root counts as much as a group of 100. Containers have all of what hull-init and
+// the kernel leave, and no number of their processes keeps these from answering.
+constexpr const char* kContainersCpuWeight = "10";
 
 void mountAt(const char* type, const std::string& target, unsigned long flags,
              const char* data = "") {
@@ -49,10 +52,15 @@ void mountKernelFileSystems() {
 }
 
 void prepareCgroups() {
-  // One write each: a controller this kernel lacks must not keep the others off.
-  for (const char* controller : {"+pids", "+memory", "+cpu", "+io", "+cpuset"}) {
-    writeControl("/sys/fs/cgroup/cgroup.subtree_control", controller);
+  makeDirectoryPath(kContainersCgroup);
+  // Of the parent's children, in two places: the kernel's threads and hull-init stay in the root.
+  for (const std::string& group : {std::string("/sys/fs/cgroup"), std::string(kContainersCgroup)}) {
+    // One write each: a controller this kernel lacks must not keep the others off.
+    for (const char* controller : {"+pids", "+memory", "+cpu", "+io", "+cpuset"}) {
+      writeControl(group + "/cgroup.subtree_control", controller);
+    }
   }
+  writeControl(std::string(kContainersCgroup) + "/cpu.weight", kContainersCpuWeight);
 }
 
 Fd listenVsock(uint32_t port) {

@@ -41,7 +41,8 @@ class BuildState {
   std::map<std::string, std::unique_ptr<RootFs>> folder_contexts;  // "context://…" by name
   std::string now;  // RFC 3339; SOURCE_DATE_EPOCH when given
   int64_t now_seconds = 0;
-  ImportedCache imported;   // --cache-from
+  ImportedCache imported;                    // --cache-from
+  std::vector<image::Image> history_caches;  // those of it that have a history only
   bool fixed_time = false;  // SOURCE_DATE_EPOCH: no time in a layer is later than it
 
   // Builds the stages of the plan; returns when the last one is done. Throws the first failure.

@@ -201,11 +201,13 @@ void importCaches(BuildState& build, const BuildHooks& hooks) {
       for (const auto& blob : found->layer_blobs) needed.push_back(blob.digest);
       build.pin(build.store.pinLayers(needed));
       build.imported.add(*found);
-      if (found->config.build_cache.empty()) {
+      if (found->config.build_cache.empty() && found->config.history.empty()) {
         build.report(BuildEvent::Kind::kWarning,
                      "--cache-from " + source.image +
-                         ": this image holds no build cache (hull build --cache-to makes one)");
+                         ": this image holds neither a build cache nor a history (hull build "
+                         "--cache-to makes a cache)");
       }
+      if (found->config.build_cache.empty()) build.history_caches.push_back(std::move(*found));
     } catch (const Error& error) {
       if (error.kind() == ErrorKind::kCancelled) throw;
       build.report(BuildEvent::Kind::kWarning,

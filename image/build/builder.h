@@ -34,7 +34,8 @@ struct BuildRequest {
   // Named contexts (lower case): "docker-image://ref", an address of git or HTTP, or
   // "context://folder" for a folder of the context's tar that is then no part of the main context.
   std::map<std::string, std::string> contexts;
-  std::map<std::string, std::string> secrets;  // by id; in memory only
+  std::map<std::string, std::string> secrets;               // by id; in memory only
+  std::map<std::string, std::shared_ptr<SshAgent>> agents;  // by id
   std::string git_protocols;  // GIT_ALLOW_PROTOCOL of ADD; empty: those of the network
   uint64_t memory_bytes = 0;
   std::vector<std::string> extra_hosts;

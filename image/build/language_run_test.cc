@@ -140,6 +140,42 @@ TEST_F(Language, Line28NoFileOfTheStoreHoldsASecret) {
   EXPECT_EQ(runCommand({"grep", "-r", "-a", "-q", "with-secret", folder_.path()}).status, 0);
 }
 
+class NoAgent final : public SshAgent {
+ public:
+  std::string answer(const std::string&, const std::function<bool()>&) override { return "\5"; }
+};
+
+TEST_F(Language, AgentsAreSocketsOfTheStepAndNoPartOfAnything) {
+  const auto own = std::make_shared<NoAgent>(), other = std::make_shared<NoAgent>();
+  request_.agents = {{"default", own}, {"other", other}};
+  const std::string dockerfile =
+      "FROM scratch\nWORKDIR /w\nRUN --mount=type=ssh --mount=type=ssh,id=none "
+      "--mount=type=ssh,id=other,uid=3,gid=4,mode=0666 --mount=type=ssh,target=here,required x\n";
+  build(dockerfile);
+  const RunStep step = runner_.ran.back().step;
+  ASSERT_EQ(step.mounts.size(), 3u);
+  EXPECT_EQ(step.mounts[0].target, "/run/buildkit/ssh_agent.0");
+  EXPECT_EQ(step.mounts[0].agent, own);
+  EXPECT_EQ(step.mounts[0].mode, 0600);
+  EXPECT_EQ(step.mounts[1].target, "/run/buildkit/ssh_agent.2");
+  EXPECT_EQ(step.mounts[1].agent, other);
+  EXPECT_EQ(step.mounts[1].uid, 3u);
+  EXPECT_EQ(step.mounts[1].gid, 4u);
+  EXPECT_EQ(step.mounts[1].mode, 0666);
+  EXPECT_EQ(step.mounts[2].target, "/w/here");
+  EXPECT_THAT(step.environment, Contains("SSH_AUTH_SOCK=/run/buildkit/ssh_agent.0"));
+  request_.agents = {{"default", other}};
+  build(dockerfile);
+  EXPECT_EQ(runner_.ran.size(), 1u) << "who lends the agent is in the key";
+  build("FROM scratch\nENV SSH_AUTH_SOCK=/mine\nRUN --mount=type=ssh x\n");
+  EXPECT_THAT(runner_.ran.back().step.environment, Contains("SSH_AUTH_SOCK=/mine"));
+  request_.agents.clear();
+  build("FROM scratch\nRUN --mount=type=ssh without\n");
+  EXPECT_TRUE(runner_.ran.back().step.mounts.empty());
+  EXPECT_THAT(failure("FROM scratch\nRUN --mount=type=ssh,required x y\n"),
+              HasSubstr("no ssh agent default is given (give one with --ssh default)"));
+}
+
 TEST_F(Language, NetworkAndCachesDecideTheMachine) {
   build(
       "FROM scratch\nRUN a\nRUN --network=none b\nRUN --mount=type=cache,target=/c c\nRUN "

@@ -13,6 +13,7 @@ namespace hull::build {
 inline constexpr uint16_t kCacheMountMode = 0755;
 inline constexpr uint16_t kSecretMode = 0400;
 inline constexpr uint16_t kSshSocketMode = 0600;
+inline constexpr const char* kDefaultAgent = "default";
 
 struct MountFlag {
   enum class Type { kBind, kCache, kTmpfs, kSecret, kSsh };

@@ -127,6 +127,7 @@ void StageBuilder::startFromStage(StageBuilder& base) {
   key_ = base.key_;
   created_ = base.created_;
   author_ = base.author_;
+  followers_ = base.followers_;
   root_ = std::make_unique<RootFs>(build_.store.layers(), base.root_->layers());
 }
 
@@ -134,6 +135,7 @@ void StageBuilder::startFromScratch() {
   root_ = std::make_unique<RootFs>(build_.store.layers(), std::vector<image::Digest>{});
   config_.env = {kDefaultPath};
   key_ = hashOf({"from", "scratch", build_.fixed_time ? build_.now : ""});
+  followHistories();
 }
 
 void StageBuilder::startFromImage(const image::Image& image) {
@@ -154,6 +156,7 @@ void StageBuilder::startFromImage(const image::Image& image) {
   root_ = std::make_unique<RootFs>(build_.store.layers(), image.config.diff_ids);
   key_ = hashOf({"from", image.id.text(), build_.fixed_time ? build_.now : ""});
   created_ = image.config.created.empty() ? build_.now : image.config.created;
+  followHistories();
 }
 
 void StageBuilder::runTriggers() {
@@ -214,14 +217,46 @@ std::string StageBuilder::chainKey() const {
   return hashOf(chain);
 }
 
-void StageBuilder::configStep(const Instruction& at, const std::string& meaning) {
-  layerStep({hashOf({"config", key_, meaning}), at.keyword == "ARG" ? at.text : meaning, {}});
+void StageBuilder::configStep(const Instruction& at, const std::string& meaning, bool told) {
+  Step step{hashOf({"config", key_, meaning}), at.keyword == "ARG" ? at.text : meaning, {}};
+  step.told = told;
+  layerStep(step);
+}
+
+// Images of elsewhere that begin as this stage does. Their layers have their own times.
+void StageBuilder::followHistories() {
+  if (build_.fixed_time) return;
+  for (const image::Image& image : build_.history_caches) {
+    if (auto follower = HistoryFollower::begin(image, history_, layers_))
+      followers_.push_back(std::move(*follower));
+  }
+}
+
+std::optional<CachedStep> StageBuilder::findRun(const Step& step) const {
+  if (!step.in_session || !step.told) return std::nullopt;
+  for (const HistoryFollower& follower : followers_) {
+    if (!follower.isNext(step.created_by)) continue;
+    if (auto found = follower.layer()) return found;
+  }
+  return std::nullopt;
+}
+
+std::optional<CachedStep> StageBuilder::findSame(const image::Digest& made) const {
+  for (const HistoryFollower& follower : followers_) {
+    const auto found = follower.layer();
+    if (found && sameOn(*root_, build_.store.layers(), made, found->layer->diff_id)) return found;
+  }
+  return std::nullopt;
 }
 
 void StageBuilder::layerStep(const Step& step) {
   bool fresh = false;
   const CachedStep made = makeStep(step, fresh);
   if (!fresh && made.layer) report(BuildEvent::Kind::kStepCached, "Using cache");
+  const auto layer = made.layer ? std::optional(made.layer->diff_id) : std::nullopt;
+  std::erase_if(followers_, [&](HistoryFollower& follower) {
+    return !follower.advance(step.created_by, layer, step.told);
+  });
   if (made.layer) pushLayer(*made.layer, fresh && step.in_session);
   key_ = step.key;
   created_ = made.created;
@@ -243,6 +278,7 @@ CachedStep StageBuilder::makeStep(const Step& step, bool& fresh) {
     auto found = build_.cache->find(key, pin);
     if (pin) build_.pin(std::move(pin));
     if (!found) found = build_.imported.find(key);
+    if (!found) found = findRun(step);
     if (found) {
       build_.recordStep({key, *found, step.created_by, stage_.index});
       return *found;
@@ -253,6 +289,12 @@ CachedStep StageBuilder::makeStep(const Step& step, bool& fresh) {
   if (step.make) {
     made.layer = step.make();
     build_.pin(build_.store.pinLayers({made.layer->diff_id, made.layer->blob}));
+    const auto same = useCache() && !step.in_session ? findSame(made.layer->diff_id) : std::nullopt;
+    if (same) {
+      fresh = false;
+      build_.recordStep({key, *same, step.created_by, stage_.index});
+      return *same;
+    }
   }
   build_.cache->record(key, made, step.created_by);
   build_.recordStep({key, made, step.created_by, stage_.index});

@@ -13,6 +13,7 @@
 #include "image/build/build_state.h"
 #include "image/build/copy.h"
 #include "image/build/fetch.h"
+#include "image/build/history_cache.h"
 #include "image/build/mounts.h"
 #include "image/build/stages.h"
 
@@ -61,10 +62,14 @@ class StageBuilder {
     std::function<image::IngestedLayer()> make;  // empty: the step changes the configuration only
     bool in_session = false;                     // the VM has the layer already (RUN)
     std::string cache_key = {};  // where it is looked up, when that is not `key` (--link)
+    bool told = true;  // `created_by` says all of it: an image's history can stand for the step
   };
-  void configStep(const Instruction& at, const std::string& meaning);
+  void configStep(const Instruction& at, const std::string& meaning, bool told = true);
   void layerStep(const Step& step);
   CachedStep makeStep(const Step& step, bool& fresh);
+  void followHistories();
+  std::optional<CachedStep> findRun(const Step& step) const;
+  std::optional<CachedStep> findSame(const image::Digest& made) const;
   void pushLayer(const image::IngestedLayer& layer, bool in_session);
   void sendLayer(const image::IngestedLayer& layer);
   image::IngestedLayer makeLayer(const std::function<void(Sink&)>& write);
@@ -111,7 +116,9 @@ class StageBuilder {
   std::string runHistory(const Instruction& at, const RunStep& step) const;
   bool runFlags(const Instruction& at, RunStep& step) const;  // returns: with the network
   image::IngestedLayer executeRun(const Instruction& at, const RunStep& step, bool network);
-  std::string addMount(const Instruction& at, const Flag& flag, RunStep& step, CopyWork& work);
+  std::string addMount(const Instruction& at, const Flag& flag, RunStep& step, CopyWork& work,
+                       size_t& agents);
+  std::vector<std::string> addMounts(const Instruction& at, RunStep& step, CopyWork& work);
   struct MountSource {
     RootFs& root;
     std::string path;  // cleaned
@@ -123,6 +130,7 @@ class StageBuilder {
   std::string addBindMount(const MountFlag& mount, RunStep& step, CopyWork& work);
   std::string addCacheMount(const MountFlag& mount, RunStep& step, CopyWork& work);
   std::string addSecretMount(const MountFlag& mount, RunStep& step);
+  std::string addSshMount(const MountFlag& mount, RunStep& step, size_t number);
   void setEnv(const std::string& name, const std::string& value);
   std::vector<std::string> shellForm(const std::string& command) const;
 
@@ -132,6 +140,7 @@ class StageBuilder {
   std::string author_;
   std::vector<image::IngestedLayer> layers_;
   std::vector<image::HistoryEntry> history_;
+  std::vector<HistoryFollower> followers_;
   std::unique_ptr<RootFs> root_;
   std::map<std::string, std::string> args_;  // declared and with a value, not shadowed by ENV
   std::string key_;                          // of the last step

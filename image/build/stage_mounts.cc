@@ -16,9 +16,19 @@ std::string baseName(const std::string& path) {
 
 }  // namespace
 
+std::vector<std::string> StageBuilder::addMounts(const Instruction& at, RunStep& step,
+                                                 CopyWork& work) {
+  std::vector<std::string> keys;
+  size_t agents = 0;
+  for (const auto& flag : at.flags) {
+    if (flag.name == "mount") keys.push_back(addMount(at, flag, step, work, agents));
+  }
+  return keys;
+}
+
 // The mount's part of the key: what it is, not what a cache or secret holds.
 std::string StageBuilder::addMount(const Instruction& at, const Flag& flag, RunStep& step,
-                                   CopyWork& work) {
+                                   CopyWork& work, size_t& agents) {
   try {
     const MountFlag mount =
         parseMount(flag.value, [this](const std::string& word) { return expand(word); });
@@ -37,9 +47,7 @@ std::string StageBuilder::addMount(const Instruction& at, const Flag& flag, RunS
       case MountFlag::Type::kSecret:
         return addSecretMount(mount, step);
       case MountFlag::Type::kSsh:
-        if (!mount.required) return hashOf({"ssh", mount.id});  // as when no agent is given
-        throw Error(ErrorKind::kNotSupported,
-                    "--mount=type=ssh,required: forwarding an agent is not supported yet");
+        return addSshMount(mount, step, agents++);
     }
   } catch (const Error& error) {
     if (error.kind() == ErrorKind::kCancelled) throw;
@@ -147,6 +155,33 @@ std::string StageBuilder::addSecretMount(const MountFlag& mount, RunStep& step) 
   made.uid = mount.uid;
   made.gid = mount.gid;
   made.mode = mount.mode.value_or(kSecretMode);
+  step.mounts.push_back(std::move(made));
+  return key;
+}
+
+// `number` among the agents of the step.
+std::string StageBuilder::addSshMount(const MountFlag& mount, RunStep& step, size_t number) {
+  const std::string id = mount.id.empty() ? kDefaultAgent : mount.id;
+  RunMount made;
+  made.kind = RunMount::Kind::kAgent;
+  made.target = mount.target.empty() ? "/run/buildkit/ssh_agent." + std::to_string(number)
+                                     : "/" + joinPath(config_.working_dir, mount.target);
+  made.uid = mount.uid;
+  made.gid = mount.gid;
+  made.mode = mount.mode.value_or(kSshSocketMode);
+  const std::string key = hashOf({"ssh", id, made.target, std::to_string(made.mode),
+                                  std::to_string(made.uid), std::to_string(made.gid)});
+  const auto found = build_.request.agents.find(id);
+  if (found == build_.request.agents.end()) {
+    if (!mount.required) return key;
+    throw Error(ErrorKind::kNotFound,
+                "--mount: no ssh agent " + id + " is given (give one with --ssh " + id + ")");
+  }
+  made.agent = found->second;
+  const bool told =
+      std::any_of(step.environment.begin(), step.environment.end(),
+                  [](const std::string& item) { return item.starts_with("SSH_AUTH_SOCK="); });
+  if (!told) step.environment.push_back("SSH_AUTH_SOCK=" + made.target);
   step.mounts.push_back(std::move(made));
   return key;
 }

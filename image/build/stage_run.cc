@@ -180,15 +180,14 @@ void StageBuilder::runCommand(const Instruction& at) {
   for (const auto& script : step.mounts) scripts += script.content;
   const std::string history = runHistory(at, step);
   CopyWork work;
-  std::vector<std::string> mounts;
-  for (const auto& flag : at.flags) {
-    if (flag.name == "mount") mounts.push_back(addMount(at, flag, step, work));
-  }
+  const std::vector<std::string> mounts = addMounts(at, step, work);
   const std::string key =
       hashOf({"run", key_, chainKey(), hashOf(step.arguments), hashOf(keyed_environment),
               step.working_directory, step.user, scripts, network ? "net" : "none", hashOf(mounts),
               step.all_capabilities ? "insecure" : "", build_.request.platform});
-  layerStep({key, history, [&] { return executeRun(at, step, network); }, true});
+  Step made{key, history, [&] { return executeRun(at, step, network); }, true};
+  made.told = at.flags.empty();  // the history has no flags
+  layerStep(made);
 }
 
 IngestedLayer StageBuilder::executeRun(const Instruction& at, const RunStep& step, bool network) {

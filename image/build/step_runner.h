@@ -25,20 +25,32 @@ struct MountCache {
   bool operator==(const MountCache&) const = default;
 };
 
+// The client's ssh agent (RUN --mount=type=ssh). Any thread; one request at a time, others wait.
+class SshAgent {
+ public:
+  virtual ~SshAgent() = default;
+  // The answer to one message of the agent protocol that ssh_agent::mayPass() (base/ssh_agent.h).
+  // `abandoned` is asked while it waits. Throws when there is no answer: the client is gone, or
+  // nobody wants it any more.
+  virtual std::string answer(const std::string& request,
+                             const std::function<bool()>& abandoned) = 0;
+};
+
 // What one RUN sees besides the root file system. Nothing of it is in the step's layer.
 struct RunMount {
-  enum class Kind { kTmpfs, kTree, kCache, kFile };
+  enum class Kind { kTmpfs, kTree, kCache, kFile, kAgent };
   Kind kind = Kind::kTmpfs;
   std::string target;  // absolute
   bool read_only = false;
   uint64_t size_bytes = 0;  // kTmpfs; 0: half of the memory
   // kTree: writes it as a tar. kCache: what a new one holds, below "data/"; empty: nothing.
   std::function<void(Sink&)> tree;
-  std::string tree_key;   // kTree: equal for equal trees
-  std::string tree_file;  // kTree: only this file of it is mounted
-  MountCache cache;       // kCache
-  std::string content;    // kFile: in memory only
-  uint32_t uid = 0;       // kCache when it is new, kFile
+  std::string tree_key;             // kTree: equal for equal trees
+  std::string tree_file;            // kTree: only this file of it is mounted
+  MountCache cache;                 // kCache
+  std::string content;              // kFile: in memory only
+  std::shared_ptr<SshAgent> agent;  // kAgent: a socket in memory only
+  uint32_t uid = 0;                 // kCache when it is new, kFile, kAgent
   uint32_t gid = 0;
   uint16_t mode = 0755;
 };

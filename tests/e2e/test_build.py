@@ -69,6 +69,18 @@ class Build(EngineTest):
         self.assertIn("something else than a cache", result.err)
         self.assertTrue((kept / "stranger").exists())
 
+    def test_any_image_is_a_cache_by_its_history(self):
+        folder = self.folder(f"FROM {BUSYBOX}\nENV A=1\nCOPY a /a\nRUN cat /proc/sys/kernel/random/uuid > /id\nCMD [\"true\"]\n", a=unique())
+        first, _ = self.build(folder)
+        layers = hull("inspect", "-f", "{{.RootFS.Layers}}", first).out
+        hull("builder", "prune", "-f")
+        again, result = self.build(folder, "--cache-from", first)
+        self.assertEqual(result.err.count(" CACHED\n"), 2, result.err)
+        self.assertEqual(hull("inspect", "-f", "{{.RootFS.Layers}}", again).out, layers)
+        (folder / "a").write_text("changed")
+        _, result = self.build(folder, "--cache-from", first)
+        self.assertEqual(result.err.count(" CACHED\n"), 0, result.err)
+
     def test_stages_and_scratch(self):
         name, _ = self.build(self.folder(
             f"FROM {BUSYBOX} AS made\nRUN mkdir /out && echo from a stage > /out/file && ln -s file /out/link\n"
