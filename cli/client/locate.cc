@@ -23,7 +23,6 @@ namespace hull::cli {
 
 namespace {
 
-constexpr const char* kSystemSocket = "/run/hull/hulld.sock";
 constexpr const char* kSystemLog = "/var/log/hulld.log";
 constexpr auto kStartPoll = std::chrono::milliseconds(50);
 constexpr int kStartPolls = 400;  // 20 s
@@ -37,17 +36,16 @@ bool answers(const std::string& socket) {
 }
 
 std::vector<std::string> usualSockets() {
-  std::vector<std::string> sockets = {kSystemSocket};
-  if (const char* runtime = getenv("XDG_RUNTIME_DIR"))
-    sockets.push_back(std::string(runtime) + "/hull/hulld.sock");
-  return sockets;
+  if (geteuid() == 0) return {kSystemEngineSocket};
+  return {kSystemEngineSocket, engineSocket()};
 }
 
 // A socket that is there but closed to this user deserves a better word than "no engine".
 void explainRefusedSocket() {
-  if (fileExists(kSystemSocket) && access(kSystemSocket, W_OK) != 0 && errno == EACCES) {
+  if (fileExists(kSystemEngineSocket) && access(kSystemEngineSocket, W_OK) != 0 &&
+      errno == EACCES) {
     throw Error(ErrorKind::kForbidden,
-                std::string("connect to the engine at ") + kSystemSocket +
+                std::string("connect to the engine at ") + kSystemEngineSocket +
                     ": permission denied (join the group hull, or use sudo)");
   }
 }
@@ -69,9 +67,9 @@ std::string startDaemon() {
   options.working_directory = "/";
   Subprocess daemon(options);
   for (int i = 0; i < kStartPolls; ++i) {
-    if (answers(kSystemSocket)) {
+    if (answers(kSystemEngineSocket)) {
       daemon.detach();
-      return kSystemSocket;
+      return kSystemEngineSocket;
     }
     std::this_thread::sleep_for(kStartPoll);
   }
