@@ -128,6 +128,7 @@ void declare(CLI::App& app, Options& options) {
 
 // Debian 13's, then QEMU's, which is the one of Debian 12. Empty: containers go without shares.
 std::string findVirtiofsd() {
+  if (geteuid() != 0) return {};  // volumes are disks
   for (const char* path : {"/usr/libexec/virtiofsd", "/usr/lib/qemu/virtiofsd"}) {
     if (fileExists(path)) return path;
   }
@@ -231,6 +232,7 @@ int main(int argc, char** argv) {
     if (options.engine.root.empty()) options.engine.root = engineRoot();  // says what to do
     options.engine.default_memory_bytes = options.default_memory_mib << 20;
     options.engine.root = std::filesystem::absolute(options.engine.root).string();
+    options.engine.without_root = geteuid() != 0;
     engine::blockSignals();
     raiseDescriptorLimit();  // two for each connection to a published port
     if (options.uninstall) return engine::uninstall(options);
