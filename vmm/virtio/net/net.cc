@@ -149,9 +149,9 @@ void NetDevice::receive() noexcept {
     ++frames;
   }
   if (receive_->takeInterrupt()) host_->interrupt();
-  if (receive_->broken()) return host_->needsReset("net");
-  wants_frames_ = wait_for_frames;
+  wants_frames_ = wait_for_frames && !receive_->broken();
   wait();
+  if (receive_->broken()) return host_->needsReset("net");
   if (frames == kMaxFramesPerTurn) host_->notifyLater();
 }
 

@@ -37,6 +37,7 @@ StreamBackend::StreamBackend(int socket)
 }
 
 bool StreamBackend::ready() noexcept {
+  if (ended()) rest_begin_ = rest_end_;  // nobody waits for it any more
   while (rest_begin_ < rest_end_) {
     const ssize_t sent = ::send(socket_, rest_.get() + rest_begin_, rest_end_ - rest_begin_,
                                 MSG_NOSIGNAL | MSG_DONTWAIT);

@@ -320,6 +320,26 @@ TEST_F(NetStreamTest, APeerThatClosesWhileAFrameWaitsIsGone) {
   EXPECT_FALSE(loop_.watches(wire_.first.get()));
 }
 
+TEST_F(NetStreamTest, APeerThatBreaksTheFramingWhileAFrameWaitsHoldsNobody) {
+  activate();
+  const int small = 4096;
+  ASSERT_EQ(setsockopt(wire_.first.get(), SOL_SOCKET, SO_SNDBUF, &small, sizeof small), 0);
+  for (int i = 0; i < 3; ++i) transmit(packetTo(kMac, 0xc0000201, 60000));
+  peerSends(lengthOf(UINT32_MAX));  // and it reads nothing
+  turn();
+  EXPECT_EQ(transmit_.usedIndex(), 3);
+  EXPECT_FALSE(loop_.watches(wire_.first.get()));
+}
+
+TEST_F(NetStreamTest, ABrokenRingIsNotWaitedFor) {
+  activate();
+  receive_.setAvailableIndex(1000);
+  peerSends(framed(TestTap::frame(kPeerMac, 100)));
+  turn();
+  EXPECT_TRUE(host_.reset_reason);
+  EXPECT_FALSE(loop_.watches(wire_.first.get()));
+}
+
 TEST_F(NetStreamTest, LimitsHoldEachDirection) {
   activate();
   device_.setLimits({{}, {1, 1}}, {{}, {1, 1}});
