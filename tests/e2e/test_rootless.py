@@ -11,7 +11,7 @@ from private_engine import engine_command, in_machine, programs, why_not
 
 UID = 47001  # nobody's
 KVM_GROUP = 47002  # where /dev/kvm has no group that may use it
-HOST_PORT = 18099  # a server on the host's loopback address
+HOST_PORT = 18099  # a server on all addresses of the host
 SERVE = ("mkdir /www && echo served >/www/index.html && httpd -p 80 -h /www && echo ready && exec sleep 100000",)
 
 
@@ -94,9 +94,9 @@ class Rootless(unittest.TestCase):
                 raise unittest.SkipTest(what)
         started = cls.user.hull("import", "--change", "ENV PATH=/bin:/usr/bin", "-", BUSYBOX, stdin=busybox_rootfs())
         cls.first_words = started.err
-        # A server that only the host itself can reach.
+        # A server of the host.
         shell(f"mkdir {cls.user.home}/www && echo host >{cls.user.home}/www/index.html")
-        server = shell(f"setsid busybox httpd -f -p 127.0.0.1:{HOST_PORT} -h {cls.user.home}/www </dev/null >/dev/null 2>&1 & echo $!").out.strip()
+        server = shell(f"setsid busybox httpd -f -p {HOST_PORT} -h {cls.user.home}/www </dev/null >/dev/null 2>&1 & echo $!").out.strip()
         cls.addClassCleanup(shell, f"kill {server}", check=False)
 
     def container(self, *args, command=SERVE):
