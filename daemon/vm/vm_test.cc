@@ -558,7 +558,7 @@ TEST_F(VmTest, AnAdoptedVmStillEndsItsPasst) {
   }
   const auto passt = VmmProcess::find(folder_, kPasstPidFile);
   ASSERT_TRUE(passt);
-  const auto vm = Vm::adopt(folder_);
+  const auto vm = Vm::adopt(resources_, folder_);
   ASSERT_TRUE(vm);
   EXPECT_FALSE(passt->ended());
   vm->stop(std::chrono::milliseconds(0));
