@@ -8,10 +8,12 @@
 #include <thread>
 
 #include "base/descriptor_limit.h"
+#include "base/engine_paths.h"
 #include "base/error.h"
 #include "base/file.h"
 #include "base/log.h"
 #include "base/log_context.h"
+#include "daemon/network/passt.h"
 #include "daemon/serve.h"
 #include "daemon/vm/vm_step_runner.h"
 
@@ -38,10 +40,21 @@ std::string programFolder() {
   return std::filesystem::read_symlink("/proc/self/exe").parent_path().string();
 }
 
+// Empty: it must be named.
 std::string defaultRoot() {
-  if (geteuid() == 0) return "/var/lib/hull";
-  const char* home = std::getenv("HOME");
-  return std::string(home ? home : "/tmp") + "/.local/share/hull";
+  try {
+    return engineRoot();
+  } catch (const Error&) {
+    return {};
+  }
+}
+
+std::string defaultSocket() {
+  try {
+    return engineSocket();
+  } catch (const Error&) {
+    return "none";
+  }
 }
 
 // Where the CPU itself is emulated, a second vCPU costs more than it gives.
@@ -115,6 +128,7 @@ void declare(CLI::App& app, Options& options) {
 
 // Debian 13's, then QEMU's, which is the one of Debian 12. Empty: containers go without shares.
 std::string findVirtiofsd() {
+  if (geteuid() != 0) return {};  // volumes are disks
   for (const char* path : {"/usr/libexec/virtiofsd", "/usr/lib/qemu/virtiofsd"}) {
     if (fileExists(path)) return path;
   }
@@ -154,6 +168,8 @@ EngineParts partsOf(Options& options) {
   parts.images = std::make_shared<image::ImageStore>(options.engine.root, limits);
   options.network.state_directory = options.engine.root + "/network";
   makeDirectories(options.network.state_directory, 0711);
+  options.network.without_root = geteuid() != 0;
+  if (options.network.without_root) options.network.passt = findPasst();
   try {
     parts.network = Network::create(options.network);
   } catch (const Error& error) {
@@ -186,6 +202,10 @@ EngineParts partsOf(Options& options) {
 int uninstall(Options& options) {
   const EngineLock lock(options.engine.root);  // no engine uses them
   options.network.state_directory = options.engine.root + "/network";
+  if (geteuid() != 0) {
+    log::info("an engine without root has changed nothing of this host's network");
+    return 0;
+  }
   Network::create(options.network)->shutdown();
   log::info("this host's network is as if there had been no engine; " + options.engine.root +
             " is left");
@@ -209,8 +229,10 @@ int main(int argc, char** argv) {
     app.parse(argc, argv);
     if (options.debug) log::setLevel(log::Level::kDebug);
     if (options.log_format == "json") log::setFormat(log::Format::kJson);
+    if (options.engine.root.empty()) options.engine.root = engineRoot();  // says what to do
     options.engine.default_memory_bytes = options.default_memory_mib << 20;
     options.engine.root = std::filesystem::absolute(options.engine.root).string();
+    options.engine.without_root = geteuid() != 0;
     engine::blockSignals();
     raiseDescriptorLimit();  // two for each connection to a published port
     if (options.uninstall) return engine::uninstall(options);

@@ -14,6 +14,7 @@
 #include <filesystem>
 #include <thread>
 
+#include "base/engine_paths.h"
 #include "base/error.h"
 #include "base/file.h"
 #include "base/log.h"
@@ -79,6 +80,7 @@ bool answers(const std::string& path) {
 }
 
 gid_t groupOf(const std::string& wanted) {
+  if (wanted.empty() && geteuid() != 0) return static_cast<gid_t>(-1);  // the user's alone
   const std::vector<std::string> names =
       wanted.empty() ? std::vector<std::string>{"hull", "docker"} : std::vector{wanted};
   for (const std::string& name : names) {
@@ -98,9 +100,9 @@ Fd listenOn(const std::string& path, gid_t owner_group) {
                 "listen on " + path + ": another engine answers there; stop that one first");
   }
   unlink(path.c_str());
-  Fd listener = listenUnix(path, 0660);
-  if (owner_group != static_cast<gid_t>(-1) &&
-      chown(path.c_str(), static_cast<uid_t>(-1), owner_group) != 0) {
+  const bool has_group = owner_group != static_cast<gid_t>(-1);
+  Fd listener = listenUnix(path, has_group || geteuid() == 0 ? 0660 : 0600);
+  if (has_group && chown(path.c_str(), static_cast<uid_t>(-1), owner_group) != 0) {
     log::warning("give " + path + " to its group: " + sysError("chown").what());
   }
   return listener;
@@ -208,13 +210,6 @@ class MetricsServer {
 
 }  // namespace
 
-std::string defaultSocket() {
-  if (geteuid() == 0) return "/run/hull/hulld.sock";
-  const char* runtime = std::getenv("XDG_RUNTIME_DIR");
-  if (runtime && *runtime) return std::string(runtime) + "/hull/hulld.sock";
-  return "/tmp/hull-" + std::to_string(geteuid()) + "/hulld.sock";
-}
-
 void blockSignals() {
   const sigset_t set = endSignals();
   pthread_sigmask(SIG_BLOCK, &set, nullptr);
@@ -226,7 +221,7 @@ void serve(const ServeOptions& options, const std::function<std::unique_ptr<Engi
   const auto engine = make();
   std::vector<Fd> listeners = passedSockets();
   std::vector<std::string> paths = options.sockets;
-  if (paths.empty() && listeners.empty()) paths.push_back(defaultSocket());
+  if (paths.empty() && listeners.empty()) paths.push_back(engineSocket());
   const gid_t owner_group = groupOf(options.group);
   for (const std::string& path : paths) {
     listeners.push_back(listenOn(path, owner_group));

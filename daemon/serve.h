@@ -12,16 +12,13 @@
 namespace hull::engine {
 
 struct ServeOptions {
-  std::vector<std::string> sockets;  // empty, and none from systemd: defaultSocket()
+  std::vector<std::string> sockets;  // empty, and none from systemd: engineSocket()
   // TCP addresses "host:port", only with mutual TLS: the folder of ca.pem, cert.pem and key.pem.
   std::vector<std::string> tcp_addresses;
   std::string tls_folder;
   std::string metrics_address;  // "host:port" of GET /metrics, plain HTTP; empty: none
-  std::string group;            // owner group of the sockets; empty: "hull" or "docker"
+  std::string group;            // owner group of the sockets; empty: for root "hull" or "docker"
 };
-
-// /run/hull/hulld.sock for root, $XDG_RUNTIME_DIR/hull/hulld.sock for others.
-std::string defaultSocket();
 
 // Blocks SIGTERM, SIGINT and SIGHUP for the process; before any thread is started.
 void blockSignals();

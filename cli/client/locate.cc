@@ -10,6 +10,7 @@
 #include <thread>
 #include <vector>
 
+#include "base/engine_paths.h"
 #include "base/error.h"
 #include "base/fd.h"
 #include "base/file.h"
@@ -23,7 +24,6 @@ namespace hull::cli {
 
 namespace {
 
-constexpr const char* kSystemSocket = "/run/hull/hulld.sock";
 constexpr const char* kSystemLog = "/var/log/hulld.log";
 constexpr auto kStartPoll = std::chrono::milliseconds(50);
 constexpr int kStartPolls = 400;  // 20 s
@@ -37,31 +37,31 @@ bool answers(const std::string& socket) {
 }
 
 std::vector<std::string> usualSockets() {
-  std::vector<std::string> sockets = {kSystemSocket};
-  if (const char* runtime = getenv("XDG_RUNTIME_DIR"))
-    sockets.push_back(std::string(runtime) + "/hull/hulld.sock");
-  return sockets;
+  if (geteuid() == 0) return {kSystemEngineSocket};
+  return {kSystemEngineSocket, engineSocket()};
 }
 
-// A socket that is there but closed to this user deserves a better word than "no engine".
+// A socket that is there but closed to this user deserves a better word than "no engine", where he
+// cannot have an engine of his own.
 void explainRefusedSocket() {
-  if (fileExists(kSystemSocket) && access(kSystemSocket, W_OK) != 0 && errno == EACCES) {
+  if (fileExists(kSystemEngineSocket) && access(kSystemEngineSocket, W_OK) != 0 &&
+      errno == EACCES) {
     throw Error(ErrorKind::kForbidden,
-                std::string("connect to the engine at ") + kSystemSocket +
+                std::string("connect to the engine at ") + kSystemEngineSocket +
                     ": permission denied (join the group hull, or use sudo)");
   }
 }
 
-// hulld as a process of its own that outlives this one. Two clients at once start one engine: hulld
-// itself refuses to be the second.
+// hulld as a process of its own that outlives this one: root's, or this user's without root. Two
+// clients at once start one engine: hulld itself refuses to be the second.
 std::string startDaemon() {
-  if (geteuid() != 0) {
-    throw Error(ErrorKind::kForbidden,
-                "no engine is running, and starting one needs root (run 'sudo " +
-                    programDirectory() + "/hulld &', then try again)");
-  }
-  std::cerr << "hull: starting the engine (hulld; its log is " << kSystemLog << ")" << std::endl;
-  const Fd log = openFile(kSystemLog, O_WRONLY | O_CREAT | O_APPEND, 0640);
+  const bool root = geteuid() == 0;
+  const std::string socket = engineSocket();
+  const std::string log_path = root ? kSystemLog : engineRoot() + "/hulld.log";
+  if (!root) makeDirectories(engineRoot(), 0711);
+  std::cerr << "hull: starting " << (root ? "the engine" : "an engine of your own, without root")
+            << " (hulld; its log is " << log_path << ")" << std::endl;
+  const Fd log = openFile(log_path, O_WRONLY | O_CREAT | O_APPEND, 0640);
   SubprocessOptions options;
   options.arguments = {programDirectory() + "/hulld"};
   options.descriptors = {{log.get(), 1}, {log.get(), 2}};
@@ -69,19 +69,21 @@ std::string startDaemon() {
   options.working_directory = "/";
   Subprocess daemon(options);
   for (int i = 0; i < kStartPolls; ++i) {
-    if (answers(kSystemSocket)) {
+    if (answers(socket)) {
       daemon.detach();
-      return kSystemSocket;
+      return socket;
     }
     std::this_thread::sleep_for(kStartPoll);
   }
   throw Error(ErrorKind::kUnavailable,
-              std::string("start the engine: it does not answer (its log is ") + kSystemLog + ")");
+              "start the engine: it does not answer (its log is " + log_path + ")");
 }
 
 std::string startEngine() {
   const machine::Detection detection = machine::detect();
-  if (detection.usable()) return startDaemon();
+  const bool usable = detection.usable();
+  if (!usable || geteuid() == 0) explainRefusedSocket();
+  if (usable) return startDaemon();
   const machine::MachineOptions options = machineOptions();
   std::cerr << "hull: " << detection.explanation
             << "; starting hull machine, an emulated host (slower)" << std::endl;
@@ -117,7 +119,6 @@ std::string locateEngine(const std::string& host) {
     throw Error(ErrorKind::kUnavailable, "connect to the engine at " + socketPathOf(host) +
                                              ": nothing answers there (is hulld running?)");
   }
-  explainRefusedSocket();
   return startEngine();
 }
 

@@ -1,10 +1,15 @@
 // doctor: what this host can and cannot do for Hull, and how to mend it.
 
 #include <fmt/format.h>
+#include <linux/landlock.h>
+#include <sched.h>
 #include <sys/statvfs.h>
+#include <sys/syscall.h>
+#include <sys/wait.h>
 #include <unistd.h>
 
 #include <iostream>
+#include <vector>
 
 #include "base/error.h"
 #include "base/file.h"
@@ -57,8 +62,14 @@ Finding programs() {
 }
 
 Finding peers(bool kvm) {
+  if (kvm && geteuid() != 0) {
+    if (inPath("passt"))
+      return {Verdict::kGood, "network: passt is installed, for an engine without root", ""};
+    return {Verdict::kBad, "network: an engine without root needs passt, which is not installed",
+            "apt-get install passt (or run hulld as root)"};
+  }
   if (kvm) {
-    if (geteuid() == 0 && !fileExists("/dev/net/tun")) {
+    if (!fileExists("/dev/net/tun")) {
       return {Verdict::kBad, "network: no /dev/net/tun", "modprobe tun"};
     }
     return {Verdict::kGood, "network: /dev/net/tun is here", ""};
@@ -67,6 +78,57 @@ Finding peers(bool kvm) {
     return {Verdict::kGood, "emulator: qemu-system-x86_64 is installed", ""};
   return {Verdict::kBad, "emulator: qemu-system-x86_64 is not installed",
           "apt-get install qemu-system-x86"};
+}
+
+// What this user's own VMMs and passt processes wall themselves in with.
+bool mayMakeNamespaces() {
+  const pid_t child = fork();
+  if (child == 0) {
+    constexpr int kNamespaces =
+        CLONE_NEWUSER | CLONE_NEWNS | CLONE_NEWIPC | CLONE_NEWNET | CLONE_NEWUTS;
+    _exit(unshare(kNamespaces) == 0 ? 0 : 1);
+  }
+  int status = 1;
+  return child > 0 && waitpid(child, &status, 0) == child && status == 0;
+}
+
+bool hasLandlock() {
+  return syscall(SYS_landlock_create_ruleset, nullptr, 0, LANDLOCK_CREATE_RULESET_VERSION) > 0;
+}
+
+Finding jail() {
+  const std::string landlock = hasLandlock() ? "Landlock" : "no Landlock (this kernel has none)";
+  if (!mayMakeNamespaces()) {
+    return {Verdict::kBad,
+            "jail: this user may not make namespaces; passt needs them, and virtual machines have "
+            "system call filters and " +
+                landlock + " around them, nothing else",
+            "allow user namespaces (sysctl kernel.unprivileged_userns_clone=1, or "
+            "kernel.apparmor_restrict_unprivileged_userns=0), or run hulld as root"};
+  }
+  return {Verdict::kNote,
+          "jail: system call filters, namespaces, an empty root, no capabilities, " + landlock +
+              "; but every virtual machine runs as you, where root's engine gives each a user and "
+              "a PID namespace of its own",
+          ""};
+}
+
+// What an engine that is not root's does differently.
+Finding withoutRoot() {
+  std::string first_port = "1024";
+  try {
+    first_port = readFile("/proc/sys/net/ipv4/ip_unprivileged_port_start", 64);
+    first_port.erase(first_port.find_last_not_of('\n') + 1);
+  } catch (const Error&) {
+    // The kernel's default.
+  }
+  return {Verdict::kNote,
+          "an engine of your own, without root: networks bridge and none only, each container "
+          "alone in it; ports from " +
+              first_port +
+              " on; volumes are disks; no folders of the host; CPU shares only below the usual; no "
+              "cgroups of the host (with root there are none either)",
+          "for all of it run hulld as root; docs/networking.md says what differs"};
 }
 
 Finding diskSpace() {
@@ -107,8 +169,13 @@ int doctorCommand(Context& context, bool brief, bool only_kvm) {
     return 0;
   }
   bool bad = false;
-  for (const Finding& finding : {virtualization(detection), programs(), peers(detection.usable()),
-                                 diskSpace(), engine(context)}) {
+  std::vector<Finding> findings{virtualization(detection), programs(), peers(detection.usable()),
+                                diskSpace(), engine(context)};
+  if (detection.usable() && geteuid() != 0) {
+    findings.push_back(jail());
+    findings.push_back(withoutRoot());
+  }
+  for (const Finding& finding : findings) {
     print(finding);
     bad |= finding.verdict == Verdict::kBad;
   }

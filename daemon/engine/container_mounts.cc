@@ -59,6 +59,13 @@ void checkSource(const MountPoint& mount, const std::string& host_root) {
       "invalid mount config for type \"bind\": bind source path does not exist: " + mount.source);
 }
 
+[[noreturn]] void refuseBind(const MountPoint& mount) {
+  throw Error(ErrorKind::kNotSupported,
+              "mount " + mount.source +
+                  ": showing folders of the host to a container needs an engine that runs as root "
+                  "(without root: a volume, which is a disk then, and hull cp)");
+}
+
 MountPoint pointOf(const MountRequest& request) {
   MountPoint point;
   point.type = request.type;
@@ -126,6 +133,7 @@ void Containers::resolveMounts(const MountRequests& requests, const std::string&
   for (const MountRequest& request : requests.mounts) {
     MountPoint point =
         request.type == MountType::kVolume ? volumePoint(request, container) : pointOf(request);
+    if (point.type == MountType::kBind && options_.without_root) refuseBind(point);
     if (point.type == MountType::kBind) checkSource(point, options_.host_root);
     if (point.type == MountType::kVolume && point.mode.empty()) point.mode = "z";  // as Docker
     put(points, std::move(point));

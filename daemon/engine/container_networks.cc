@@ -18,10 +18,20 @@ bool wantsHost(const ContainerSpec& spec) {
   });
 }
 
+std::vector<PortMapping> portsOf(const ContainerSpec& spec) {
+  std::vector<PortMapping> ports;
+  for (const PortBinding& port : spec.ports) {
+    ports.push_back(
+        {port.host_address, port.host_port, port.guest_port, port.protocol, port.host_port_last});
+  }
+  return ports;
+}
+
 // On the default network names are not served, as with Docker: there --dns goes into the
 // container's resolv.conf itself.
 EndpointSpec placeOf(const Container& container, const Endpoint& endpoint) {
   EndpointSpec spec;
+  spec.ports = portsOf(container.spec());
   spec.network = endpoint.network;
   spec.address = endpoint.wanted_address;
   spec.address6 = endpoint.wanted_address6;
@@ -155,7 +165,7 @@ std::vector<Attachment> Containers::attachNetworks(Container& container, Contain
       cards.push_back(network.attach(container.id(), placeOf(container, endpoint)));
       fill(endpoint, cards.back());
     }
-    cards.push_back(network.addSpare(container.id()));
+    if (auto spare = network.addSpare(container.id())) cards.push_back(std::move(*spare));
   } catch (...) {
     network.detach(container.id());
     throw;
@@ -171,11 +181,7 @@ void Containers::configureCards(Vm& vm, const std::vector<Attachment>& cards) {
 
 std::vector<PortMapping> Containers::publishPorts(const Container& container,
                                                   const std::vector<Attachment>& cards) {
-  std::vector<PortMapping> ports;
-  for (const PortBinding& port : container.spec().ports) {
-    ports.push_back(
-        {port.host_address, port.host_port, port.guest_port, port.protocol, port.host_port_last});
-  }
+  const std::vector<PortMapping> ports = portsOf(container.spec());
   // From an internal network nothing is published, and Docker does not complain either.
   const bool reachable = std::any_of(cards.begin(), cards.end(),
                                      [](const Attachment& card) { return !card.gateway.empty(); });

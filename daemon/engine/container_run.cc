@@ -7,6 +7,7 @@
 #include "daemon/engine/containers.h"
 #include "daemon/engine/cpu_placement.h"
 #include "daemon/engine/execs.h"
+#include "daemon/vm/network_card.h"
 
 namespace hull::engine {
 
@@ -45,9 +46,7 @@ std::unique_ptr<Vm> Containers::boot(Container& container, bool with_network,
   state.vm_vcpus = vm_spec.vcpus;
   std::vector<Attachment> cards;
   if (with_network) cards = attachNetworks(container, state);
-  for (Attachment& card : cards) {
-    vm_spec.networks.push_back({std::move(card.tap), card.mac, card.mtu});
-  }
+  for (Attachment& card : cards) vm_spec.networks.push_back(networkCard(card));
   try {
     GuestMounts mounts = guestMounts(container);
     vm_spec.shares = std::move(mounts.shares);

@@ -56,7 +56,7 @@ Containers::Containers(EngineParts& parts, const EngineOptions& options, EventBu
       events_(events),
       networks_(networks),
       db_((makeDirectories(options.root + "/containers", 0711), options.root + "/engine.db")),
-      volumes_(db_, options.root, options.host_root, events) {}
+      volumes_(db_, options.root, options.host_root, events, options.without_root) {}
 
 Containers::~Containers() {
   shutdown();

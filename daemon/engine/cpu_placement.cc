@@ -67,6 +67,11 @@ void placeOnCpus(pid_t vmm, const LimitSpec& limits) {
         setpriority(PRIO_PROCESS, static_cast<id_t>(thread), nicenessOfShares(limits.cpu_shares)) !=
             0 &&
         errno != ESRCH) {
+      if (errno == EACCES || errno == EPERM) {
+        throw Error(ErrorKind::kForbidden,
+                    "CPU shares above 1024 need an engine that runs as root: others may only give "
+                    "way");
+      }
       throw sysError("give the virtual machine its CPU shares");
     }
   }

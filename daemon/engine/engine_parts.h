@@ -71,6 +71,8 @@ struct EngineOptions {
   uint32_t default_vcpus = 1;
   uint64_t writable_disk_bytes = uint64_t{10} << 30;  // sparse
   registry::ClientOptions registry;
+  // No folders can be shown to guests: owners of files are root's to change.
+  bool without_root = false;
   bool stop_containers = false;  // at the engine's end; otherwise they run on and are adopted
 };
 

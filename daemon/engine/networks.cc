@@ -122,7 +122,7 @@ std::vector<NetworkRecord> Networks::list() const {
                     {"com.docker.network.bridge.enable_ip_masquerade", "true"}};
   if (const auto spec = parts_.network ? parts_.network->find(kDefaultNetwork) : std::nullopt) {
     bridge.spec = *spec;
-    bridge.options["com.docker.network.bridge.name"] = spec->bridge;
+    if (!spec->bridge.empty()) bridge.options["com.docker.network.bridge.name"] = spec->bridge;
   }
   bridge.spec.id = kDefaultNetwork;
   all.push_back(std::move(bridge));

@@ -151,8 +151,13 @@ void checkVolumeRequest(const VolumeRequest& request) {
          ErrorKind::kNotFound);
 }
 
-Volumes::Volumes(StateDb& db, const std::string& root, std::string host_root, EventBus& events)
-    : db_(db), folder_(root + "/volumes"), host_root_(std::move(host_root)), events_(events) {
+Volumes::Volumes(StateDb& db, const std::string& root, std::string host_root, EventBus& events,
+                 bool disks_only)
+    : db_(db),
+      folder_(root + "/volumes"),
+      host_root_(std::move(host_root)),
+      events_(events),
+      disks_only_(disks_only) {
   makeDirectories(folder_, 0701);
   for (VolumeRecord& record : db_.loadVolumes()) records_[record.name] = std::move(record);
   sweep();
@@ -245,24 +250,32 @@ VolumeRecord Volumes::createLocked(const VolumeRequest& request) {
   return record;
 }
 
-VolumeRecord Volumes::create(const VolumeRequest& asked) {
-  VolumeRequest request = asked;
+VolumeRequest Volumes::settled(VolumeRequest request) const {
   if (request.name.empty()) {
     request.name = newId();
     request.labels[kAnonymousLabel] = "";
   }
+  if (disks_only_ && (request.driver.empty() || request.driver == kLocalDriver)) {
+    if (request.options.contains("device") || request.options.contains("o")) {
+      refuse(request,
+             "a folder of the host as a volume needs an engine that runs as root (without root "
+             "volumes are disks: leave the options away)",
+             ErrorKind::kNotSupported);
+    }
+    request.driver = kDiskDriver;
+  }
   checkVolumeRequest(request);
+  return request;
+}
+
+VolumeRecord Volumes::create(const VolumeRequest& asked) {
+  const VolumeRequest request = settled(asked);
   const std::lock_guard changing(changing_);
   return createLocked(request);
 }
 
 VolumeRecord Volumes::obtain(const VolumeRequest& asked, const std::string& container) {
-  VolumeRequest request = asked;
-  if (request.name.empty()) {
-    request.name = newId();
-    request.labels[kAnonymousLabel] = "";
-  }
-  checkVolumeRequest(request);
+  const VolumeRequest request = settled(asked);
   const std::lock_guard changing(changing_);
   VolumeRecord record = createLocked(request);
   use(record.name, container);

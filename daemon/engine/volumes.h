@@ -29,7 +29,7 @@ inline constexpr const char* kAnonymousLabel = "com.docker.volume.anonymous";
 
 struct VolumeRequest {
   std::string name;    // empty: a random one
-  std::string driver;  // empty: local
+  std::string driver;  // empty: local, or disk where only disks are possible
   std::map<std::string, std::string> labels, options;
 };
 // Body of POST /volumes/create. Throws kInvalidArgument, kNotSupported. Pure.
@@ -39,8 +39,11 @@ void checkVolumeRequest(const VolumeRequest& request);
 
 class Volumes {
  public:
-  // `host_root`: where this host's files are (EngineOptions).
-  Volumes(StateDb& db, const std::string& root, std::string host_root, EventBus& events);
+  // `host_root`: where this host's files are (EngineOptions). `disks_only`: folders cannot be shown
+  // to guests, so that a volume nobody asked a driver for (or "local", which clients send of their
+  // own accord) is a disk.
+  Volumes(StateDb& db, const std::string& root, std::string host_root, EventBus& events,
+          bool disks_only = false);
 
   std::vector<VolumeRecord> list() const;           // by name
   VolumeRecord get(const std::string& name) const;  // throws kNotFound in Docker's words
@@ -72,6 +75,7 @@ class Volumes {
 
  private:
   std::string folderOf(const std::string& name) const { return folder_ + "/" + name; }
+  VolumeRequest settled(VolumeRequest request) const;  // with name and driver; checked
   VolumeRecord createLocked(const VolumeRequest& request);
   void makeContents(const VolumeRecord& record);
   // A volume of `names` and who else has it; the mutex is held.
@@ -83,6 +87,7 @@ class Volumes {
   StateDb& db_;
   const std::string folder_, host_root_;
   EventBus& events_;
+  const bool disks_only_;
   std::mutex changing_;       // creations and removals, one at a time
   mutable std::mutex mutex_;  // below
   std::map<std::string, VolumeRecord> records_;

@@ -181,5 +181,20 @@ TEST_F(VolumesTest, RequestsAreRead) {
   refusal(ErrorKind::kNotSupported, [] { parseVolumeRequest(R"({"ClusterVolumeSpec":{}})"); });
 }
 
+TEST_F(VolumesTest, WithoutFoldersAPlainVolumeIsADisk) {
+  volumes_ = std::make_unique<Volumes>(*db_, root_.path(), "/", events_, true);
+  for (const char* driver : {"", "local", "disk"}) {  // "local" is what docker sends by itself
+    VolumeRequest request;
+    request.name = std::string("v") + driver;
+    request.driver = driver;
+    EXPECT_EQ(volumes_->create(request).driver, kDiskDriver) << driver;
+    EXPECT_EQ(volumes_->create(request).driver, kDiskDriver) << driver;  // and again
+  }
+  VolumeRequest folder;
+  folder.name = "folder";
+  folder.options = {{"type", "none"}, {"o", "bind"}, {"device", "/srv"}};
+  EXPECT_THAT(refusedCreate(folder, ErrorKind::kNotSupported), HasSubstr("runs as root"));
+}
+
 }  // namespace
 }  // namespace hull::engine

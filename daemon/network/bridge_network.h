@@ -36,7 +36,7 @@ class BridgeNetwork final : public Network {
 
   Attachment attach(const std::string& container_id, const EndpointSpec& endpoint,
                     bool running) override;
-  Attachment addSpare(const std::string& container_id) override;
+  std::optional<Attachment> addSpare(const std::string& container_id) override;
   std::optional<Attachment> disconnect(const std::string& container_id,
                                        const std::string& network) override;
   std::vector<Attachment> reattach(const std::string& container_id) override;

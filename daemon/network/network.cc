@@ -10,6 +10,7 @@
 #include "base/log.h"
 #include "daemon/network/bridge_network.h"
 #include "daemon/network/network_plan.h"
+#include "daemon/network/user_network.h"
 
 namespace hull::engine {
 
@@ -326,7 +327,10 @@ void BridgeNetwork::shutdown() {
 }
 
 std::unique_ptr<Network> Network::create(const NetworkOptions& options) {
-  return inContext("set up the network", [&] { return std::make_unique<BridgeNetwork>(options); });
+  return inContext("set up the network", [&]() -> std::unique_ptr<Network> {
+    if (options.without_root) return std::make_unique<UserNetwork>(options);
+    return std::make_unique<BridgeNetwork>(options);
+  });
 }
 
 }  // namespace hull::engine

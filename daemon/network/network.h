@@ -3,7 +3,7 @@
 // networks there shall be is the engine's affair: it gives their list at start and changes it. All
 // host state lives in interfaces marked as this engine's and in one nftables table per family,
 // named after it; it is rebuilt at start, and again when somebody flushes it, and removed by
-// shutdown(). Any thread.
+// shutdown(). An engine without root has passt processes instead (user_network.h). Any thread.
 #pragma once
 
 #include <array>
@@ -33,6 +33,16 @@ struct NetworkOptions {
   // IPv4 addresses and subnets no guest reaches: where clouds keep their credentials.
   std::vector<std::string> blocked{"169.254.169.254"};
   std::vector<std::string> open_host_ports;  // "5432/tcp": of the host, for every guest
+  bool without_root = false;
+  std::string passt;  // the program, without root
+};
+
+struct PortMapping {
+  std::string host_address = "0.0.0.0";
+  uint16_t host_port = 0;  // 0: any free one
+  uint16_t guest_port = 0;
+  std::string protocol = "tcp";  // or "udp"
+  uint16_t host_port_last = 0;   // not 0: the first free one from host_port to this
 };
 
 struct NetworkSpec {
@@ -58,12 +68,15 @@ struct EndpointSpec {
   std::vector<std::string> names;         // that others on the network find it by
   std::vector<std::string> servers;       // DNS servers to ask instead of the host's
   bool reaches_host = false;              // may use any service of the host
+  std::vector<PortMapping> ports;         // that publish() will be asked for, and no others
 };
 
 struct Attachment {
   unsigned slot = 0;      // the guest's "eth<slot>"
   std::string interface;  // tap on the host
   Fd tap;                 // for the VMM (IFF_VNET_HDR); invalid for a card that the VM has already
+  std::vector<std::string> passt;  // instead: the process at the other end, to be started with it
+  std::vector<Subnet> blocked;     // that the VMM lets no packet to
   std::array<uint8_t, 6> mac{};
   std::string network;  // id; empty: a spare card
   std::string address;  // "172.17.0.2"
@@ -74,14 +87,6 @@ struct Attachment {
   uint8_t prefix_length6 = 64;
   std::string gateway6;
   uint16_t mtu = kDefaultMtu;
-};
-
-struct PortMapping {
-  std::string host_address = "0.0.0.0";
-  uint16_t host_port = 0;  // 0: any free one
-  uint16_t guest_port = 0;
-  std::string protocol = "tcp";  // or "udp"
-  uint16_t host_port_last = 0;   // not 0: the first free one from host_port to this
 };
 
 class Network {
@@ -105,7 +110,8 @@ class Network {
   // it has none).
   virtual Attachment attach(const std::string& container_id, const EndpointSpec& endpoint,
                             bool running = false) = 0;
-  virtual Attachment addSpare(const std::string& container_id) = 0;
+  // nullopt: this kind of network connects no machine that runs.
+  virtual std::optional<Attachment> addSpare(const std::string& container_id) = 0;
   // Takes a running VM's card out of the network; it is spare then. Nothing to do: nullopt.
   virtual std::optional<Attachment> disconnect(const std::string& container_id,
                                                const std::string& network) = 0;

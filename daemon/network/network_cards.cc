@@ -105,7 +105,7 @@ Attachment BridgeNetwork::attach(const std::string& container_id, const Endpoint
   });
 }
 
-Attachment BridgeNetwork::addSpare(const std::string& container_id) {
+std::optional<Attachment> BridgeNetwork::addSpare(const std::string& container_id) {
   return inContext("add a network card", [&] {
     const std::lock_guard lock(mutex_);
     Lease lease;

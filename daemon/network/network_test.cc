@@ -229,7 +229,7 @@ TEST_F(NetworkTest, ARunningGuestsSpareCardMovesBetweenNetworks) {
   endpoint.network = id;
   const Attachment first = network->attach("aaaa", {});
   EXPECT_THROW(network->attach("aaaa", endpoint, true), Error) << "no spare card";
-  const Attachment spare = network->addSpare("aaaa");
+  const Attachment spare = *network->addSpare("aaaa");
   EXPECT_EQ(spare.slot, 1u);
   EXPECT_THAT(run({"ip", "-o", "link", "show", spare.interface}), HasSubstr("state DOWN"));
   const Attachment card = network->attach("aaaa", endpoint, true);
@@ -255,7 +255,7 @@ TEST_F(NetworkTest, NextEngineHasTheSameNetworksAndSweepsOthers) {
     EndpointSpec endpoint;
     endpoint.network = kept.id;
     card = network->attach("live", endpoint);
-    spare = network->addSpare("live");
+    spare = *network->addSpare("live");
   }
   const auto network = create();
   network->restore({kept});

@@ -12,7 +12,8 @@ namespace {
 
 constexpr size_t kShortIdCharacters = 12;
 
-// In the words that Docker's clients know.
+}  // namespace
+
 Error bindFailure(const std::string& container, const PortMapping& wanted, const Error& cause) {
   std::string text = "driver failed programming external connectivity on endpoint " +
                      container.substr(0, kShortIdCharacters) + ": Bind for " + wanted.host_address +
@@ -20,8 +21,6 @@ Error bindFailure(const std::string& container, const PortMapping& wanted, const
   text += cause.kind() == ErrorKind::kConflict ? "port is already allocated" : cause.what();
   return Error(cause.kind(), text);
 }
-
-}  // namespace
 
 struct PublishedPorts::Port {
   PortMapping mapping;

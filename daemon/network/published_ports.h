@@ -10,10 +10,14 @@
 #include <string>
 #include <vector>
 
+#include "base/error.h"
 #include "daemon/network/loop_thread.h"
 #include "daemon/network/network.h"
 
 namespace hull::engine {
+
+// A port that cannot be published, in the words that Docker's clients know.
+Error bindFailure(const std::string& container, const PortMapping& wanted, const Error& cause);
 
 class PublishedPorts {
  public:

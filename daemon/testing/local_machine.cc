@@ -331,7 +331,7 @@ class LocalNetwork final : public Network {
     }
     return place(lease, running);
   }
-  Attachment addSpare(const std::string& container) override {
+  std::optional<Attachment> addSpare(const std::string& container) override {
     const std::lock_guard lock(mutex_);
     Lease lease;
     lease.container = container;

@@ -142,9 +142,8 @@ std::unique_ptr<Vm> Vm::start(const VmResources& resources, VmSpec spec) {
     Launch launch(resources, std::move(spec));
     launch.spawn();
     Fd control = launch.greet();
-    Launched launched = launch.commit();
-    auto core = std::make_shared<VmCore>(directory, std::move(launched.vmm), std::move(control),
-                                         std::move(launched.share), std::move(lease));
+    auto core =
+        std::make_shared<VmCore>(directory, launch.commit(), std::move(control), std::move(lease));
     return std::make_unique<MachineVm>(std::move(core), false);
   });
 }
@@ -153,7 +152,7 @@ std::unique_ptr<Vm> Vm::adopt(const VmResources& resources, const std::string& d
   auto process = VmmProcess::find(directory);
   if (!process) {
     if (!fileExists(directory + "/" + kPidFile)) stopUnknownVmm(directory);
-    endStrayShare(directory);
+    endStrayHelpers(directory);
     return nullptr;
   }
   try {
@@ -163,8 +162,9 @@ std::unique_ptr<Vm> Vm::adopt(const VmResources& resources, const std::string& d
     if (paused) commandVmm(control_socket, "resume");
     Fd control = greetGuest(directory, deadlineIn(kAdoptTimeout), process->pidfd());
     if (paused) commandVmm(control_socket, "pause");
-    auto core = std::make_shared<VmCore>(directory, std::move(*process), std::move(control),
-                                         VmmProcess::find(directory, kSharePidFile),
+    VmProcesses processes{std::move(*process), VmmProcess::find(directory, kSharePidFile),
+                          VmmProcess::find(directory, kPasstPidFile)};
+    auto core = std::make_shared<VmCore>(directory, std::move(processes), std::move(control),
                                          resources.quota->takeAnyway(sizeOf(directory)));
     return std::make_unique<MachineVm>(std::move(core), paused);
   } catch (const Error& error) {
@@ -172,7 +172,7 @@ std::unique_ptr<Vm> Vm::adopt(const VmResources& resources, const std::string& d
     log::warning("adopt virtual machine " + directory + ": " + error.what() + "; it is ended");
     process->kill(SIGKILL);
     process->waitEnded(static_cast<int>(kTerminateGrace.count()));
-    endStrayShare(directory);
+    endStrayHelpers(directory);
     return nullptr;
   }
 }

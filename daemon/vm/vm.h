@@ -6,7 +6,8 @@
 // was killed: vsock.sock and control.sock (bound by the engine, held open by the VMM), vmm.pid,
 // size (memory and CPUs), status.json (written by the VMM at its end), console.log, writable.ext4; with shares also
 // share.pid (the process that serves them; it ends with the VMM, and the VM ends with it) and
-// share.log.
+// share.log; without root passt.pid (the process that is its network; it ends with the VMM, which
+// goes on without) and passt.log.
 #pragma once
 
 #include <array>
@@ -47,6 +48,10 @@ struct VmNetwork {
   Fd tap;
   std::array<uint8_t, 6> mac{};
   uint16_t mtu = 1500;
+  // Instead of a tap: the command line of the process that is the network (passt), but for its
+  // "--fd N". Of one card at most.
+  std::vector<std::string> passt;
+  std::vector<vmm::Ipv4Subnet> blocked;  // the guest reaches none of them
 };
 
 // How fast the guest may read and write each of its two disks, root and writable.

@@ -1,5 +1,6 @@
 #include "daemon/vm/vm_core.h"
 
+#include <fcntl.h>
 #include <poll.h>
 #include <signal.h>
 #include <sys/eventfd.h>
@@ -20,6 +21,8 @@ namespace {
 
 constexpr size_t kMaxStatusBytes = 16 * 1024;
 constexpr size_t kMaxStatusTextBytes = 2048;
+constexpr size_t kTailBytes = 2048;
+constexpr int kEndsTogetherMs = 500;  // passt and the VMM whose end is passt's, too
 
 int pollMilliseconds(const std::optional<Deadline>& until) {
   if (!until) return -1;
@@ -65,11 +68,28 @@ std::optional<VmExit> readExitStatus(const std::string& directory) {
   return exit;
 }
 
-VmCore::VmCore(std::string directory, VmmProcess process, Fd control,
-               std::optional<VmmProcess> share, Quota::Lease lease)
+// The end of a log, at a line's beginning where there is one.
+std::string tailOf(const std::string& path) {
+  try {
+    const Fd file = openFile(path, O_RDONLY);
+    const uint64_t size = fileSize(file.get());
+    const uint64_t from = size > kTailBytes ? size - kTailBytes : 0;
+    std::string text(static_cast<size_t>(size - from), '\0');
+    text.resize(preadFull(file.get(), std::as_writable_bytes(std::span(text)), from));
+    if (from > 0) text.erase(0, text.find('\n') + 1);
+    std::erase(text, '\r');
+    while (!text.empty() && text.back() == '\n') text.pop_back();
+    return printable(text);
+  } catch (const Error&) {
+    return {};
+  }
+}
+
+VmCore::VmCore(std::string directory, VmProcesses processes, Fd control, Quota::Lease lease)
     : directory_(std::move(directory)),
-      process_(std::move(process)),
-      share_(std::move(share)),
+      process_(std::move(processes.vmm)),
+      share_(std::move(processes.share)),
+      passt_(std::move(processes.passt)),
       control_(std::move(control)),
       wakeup_(eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK)),
       lease_(std::move(lease)) {
@@ -84,9 +104,10 @@ void VmCore::run() {
 void VmCore::readLoop() {
   bool connected = true;
   for (;;) {
-    std::array<pollfd, 3> polled{{{connected ? control_.get() : -1, POLLIN, 0},
+    std::array<pollfd, 4> polled{{{connected ? control_.get() : -1, POLLIN, 0},
                                   {process_.pidfd(), POLLIN, 0},
-                                  {wakeup_.get(), POLLIN, 0}}};
+                                  {wakeup_.get(), POLLIN, 0},
+                                  {passt_ ? passt_->pidfd() : -1, POLLIN, 0}}};
     const int ready = poll(polled.data(), polled.size(), pollMilliseconds(give_up_));
     if (ready < 0 && errno != EINTR) return loseConnection("poll failed", true);
     if (polled[2].revents != 0) return;
@@ -97,11 +118,24 @@ void VmCore::readLoop() {
       }
       return recordExit();
     }
+    if (polled[3].revents != 0) passtEnded();
     if (ready == 0 && give_up_) {
       loseConnection("the guest closed its control connection", true);
       give_up_.reset();
     }
   }
+}
+
+// The container goes on without a network: what it does with that is its own affair.
+void VmCore::passtEnded() {
+  if (process_.waitEnded(kEndsTogetherMs)) return;
+  passt_->reap();
+  passt_.reset();
+  const std::string words = tailOf(directory_ + "/" + kPasstLogFile);
+  log::warning("virtual machine " + directory_ +
+               ": passt, which is its network, has ended: it has none any more until it is started "
+               "again" +
+               (words.empty() ? "" : "; passt said:\n" + words));
 }
 
 bool VmCore::readFrames() {
@@ -152,7 +186,8 @@ void VmCore::loseConnection(const std::string& why, bool guests_fault) {
 void VmCore::recordExit() {
   const auto status = process_.reap();
   // Before anybody is told: what the guest wrote to its folders is theirs now.
-  if (share_) endShareProcess(*share_);
+  if (share_) endHelper(*share_, "shares folders");
+  if (passt_) endHelper(*passt_, "is its network");
   VmExit exit = readExitStatus(directory_).value_or(VmExit{"killed", {}});
   const Lock lock(mutex_);
   if (!ended_for_.empty()) {
@@ -298,6 +333,7 @@ void VmCore::close(bool leave_running) {
   if (leave_running) {
     process_.abandon();
     if (share_) share_->abandon();
+    if (passt_) passt_->abandon();
   }
   shutdown(control_.get(), SHUT_RDWR);
   if (!deliverer_.joinable()) return;

@@ -28,8 +28,7 @@ inline constexpr std::chrono::seconds kLostConnectionGrace{20};
 class VmCore : public std::enable_shared_from_this<VmCore> {
  public:
   // `control` is past Hello. Call run() next.
-  VmCore(std::string directory, VmmProcess process, Fd control,
-         std::optional<VmmProcess> share, Quota::Lease lease);
+  VmCore(std::string directory, VmProcesses processes, Fd control, Quota::Lease lease);
 
   void run();
   guest::Message request(const std::string& container, guest::Message message,
@@ -55,6 +54,7 @@ class VmCore : public std::enable_shared_from_this<VmCore> {
   void takeFrame(guest::Frame frame);
   void loseConnection(const std::string& why, bool guests_fault);
   void recordExit();
+  void passtEnded();
   void deliverLoop();
   bool deliverNext(Lock& lock);
   void send(const guest::Frame& frame, Deadline deadline);
@@ -62,7 +62,7 @@ class VmCore : public std::enable_shared_from_this<VmCore> {
 
   const std::string directory_;
   VmmProcess process_;
-  std::optional<VmmProcess> share_;  // serves the guest's folders; reader's until it has ended
+  std::optional<VmmProcess> share_, passt_;  // helpers; reader's until the VM has ended
   const Fd control_;
   const Fd wakeup_;                  // eventfd: close()
   FrameAssembler assembler_;         // reader's
@@ -88,6 +88,9 @@ class VmCore : public std::enable_shared_from_this<VmCore> {
   std::thread reader_, deliverer_;
 };
 
+// The end of a log, at a line's beginning where there is one; empty when there is none.
+std::string tailOf(const std::string& path);
+
 // The exit object that the VMM left in `directory`; nullopt when there is none that makes sense.
 std::optional<VmExit> readExitStatus(const std::string& directory);
 
@@ -98,6 +101,7 @@ inline constexpr const char* kControlSocket = "control.sock";
 inline constexpr const char* kConsoleFile = "console.log";
 inline constexpr const char* kVmmLogFile = "vmm.log";      // what hull-vmm says on standard error
 inline constexpr const char* kShareLogFile = "share.log";  // what virtiofsd says
+inline constexpr const char* kPasstLogFile = "passt.log";
 inline constexpr const char* kShareFolder = "shares";      // the place of hull-share's mount
 inline constexpr const char* kShareSocket = "share.sock";  // while it starts
 inline constexpr const char* kWritableFile = "writable.ext4";

@@ -13,6 +13,7 @@
 #include "base/file.h"
 #include "base/stream.h"
 #include "base/subprocess.h"
+#include "daemon/vm/passt_process.h"
 #include "daemon/vm/vm_core.h"
 #include "daemon/vm/writable_disk.h"
 #include "vmm/config/vm_config.h"
@@ -28,7 +29,8 @@ constexpr milliseconds kFirstTry{200}, kLongestTry{5000};
 constexpr milliseconds kFirstPause{2}, kLongestPause{100};
 constexpr int kFirstPassedFd = 3;
 constexpr int kShareListenerFd = 3, kShareStatusFd = 4;  // in hull-share
-constexpr size_t kLastWordsBytes = 2048;  // of each log, in the message of a failed start
+constexpr milliseconds kPasstPatience{10000};
+constexpr size_t kLastWordsBytes = 2048;  // of hull-share, in the message of a failed start
 
 int64_t wallClockNs() {
   using namespace std::chrono;
@@ -41,23 +43,6 @@ Fd openResource(const std::string& path, const char* what, const char* next_step
   } catch (const Error& error) {
     throw Error(ErrorKind::kUnavailable,
                 std::string(what) + ": " + error.what() + " (" + next_step + ")");
-  }
-}
-
-// The end of a log, at a line's beginning where there is one.
-std::string tailOf(const std::string& path) {
-  try {
-    const Fd file = openFile(path, O_RDONLY);
-    const uint64_t size = fileSize(file.get());
-    const uint64_t from = size > kLastWordsBytes ? size - kLastWordsBytes : 0;
-    std::string text(static_cast<size_t>(size - from), '\0');
-    text.resize(preadFull(file.get(), std::as_writable_bytes(std::span(text)), from));
-    if (from > 0) text.erase(0, text.find('\n') + 1);
-    std::erase(text, '\r');
-    while (!text.empty() && text.back() == '\n') text.pop_back();
-    return printable(text);
-  } catch (const Error&) {
-    return {};
   }
 }
 
@@ -106,7 +91,7 @@ Launch::Launch(const VmResources& resources, VmSpec spec)
     : resources_(resources), spec_(std::move(spec)) {
   for (const char* stale :
        {kPidFile, kStatusFile, kConsoleFile, kVmmLogFile, kVsockSocket, kControlSocket, kSizeFile,
-        kSharePidFile, kShareLogFile, kShareSocket}) {
+        kSharePidFile, kShareLogFile, kShareSocket, kPasstPidFile, kPasstLogFile}) {
     ::unlink(path(stale).c_str());
   }
   if (resources_.vmm_uid_base != 0) uid_ = freeVmmUid(resources_.vmm_uid_base);
@@ -117,9 +102,10 @@ Launch::~Launch() {
     process_->kill(SIGKILL);
     process_->reap();
   }
-  if (share_) {
-    share_->kill(SIGKILL);
-    endShareProcess(*share_);
+  for (auto* helper : {&share_, &passt_}) {
+    if (!*helper) continue;
+    (*helper)->kill(SIGKILL);
+    endHelper(**helper, "helps it");
   }
   for (const auto& file : created_) ::unlink(file.c_str());
 }
@@ -188,7 +174,15 @@ std::string Launch::configuration() {
         {"extra-" + std::to_string(n), bytes, false, {{pass(std::move(disk)), 0, 0, bytes}}});
   }
   for (VmNetwork& network : spec_.networks) {
-    config.nets.push_back({pass(std::move(network.tap)), network.mac, network.mtu});
+    vmm::NetConfig& net = config.nets.emplace_back();
+    net.mac = network.mac;
+    net.mtu = network.mtu;
+    net.blocked = network.blocked;
+    if (network.passt.empty()) {
+      net.tap_fd = pass(std::move(network.tap));
+    } else {
+      net.stream_fd = pass(startNetwork(network));
+    }
   }
   if (!spec_.shares.empty()) {
     config.fs = vmm::FsConfig{guest::kShareTag, pass(startShares())};
@@ -247,6 +241,22 @@ Fd Launch::startShares() {
   return connection;
 }
 
+// The wire to it, once it serves.
+Fd Launch::startNetwork(const VmNetwork& network) {
+  const Fd passt_log = create(kPasstLogFile, O_WRONLY | O_APPEND);
+  PasstProcess passt = startPasst(network.passt, spec_.directory, passt_log.get());
+  created_.push_back(path(kPasstPidFile));
+  const bool serves = awaitPasst(passt, network.mac, kPasstPatience);
+  passt_.emplace(std::move(passt.process));
+  if (!serves) {
+    const std::string words = tailOf(path(kPasstLogFile));
+    throw Error(ErrorKind::kUnavailable,
+                "the network process passt does not serve" +
+                    (words.empty() ? std::string(" (it says nothing)") : ": " + words));
+  }
+  return std::move(passt.wire);
+}
+
 void Launch::spawn() {
   const std::string json = configuration();
   Fd memory = makeMemfd("hull-vm-config");
@@ -290,18 +300,22 @@ std::string Launch::lastWords() const {
   }
   const std::string share = tailOf(path(kShareLogFile));
   if (!share.empty()) words += "; virtiofsd said:\n" + share;
+  const std::string passt = tailOf(path(kPasstLogFile));
+  if (!passt.empty()) words += "; passt said:\n" + passt;
   const std::string vmm = tailOf(path(kVmmLogFile)), console = tailOf(path(kConsoleFile));
   if (!vmm.empty()) words += "; the VMM said:\n" + vmm;
   words += console.empty() ? "; the console is empty" : "; the console's last lines:\n" + console;
   return words;
 }
 
-Launched Launch::commit() {
+VmProcesses Launch::commit() {
   created_.clear();
-  Launched launched{std::move(*process_), std::nullopt};
+  VmProcesses launched{std::move(*process_), std::nullopt, std::nullopt};
   process_.reset();
   if (share_) launched.share.emplace(std::move(*share_));
+  if (passt_) launched.passt.emplace(std::move(*passt_));
   share_.reset();
+  passt_.reset();
   return launched;
 }
 

@@ -18,12 +18,6 @@ namespace hull::engine {
 // the process behind `pidfd` ends (kUnavailable) or the deadline (kTimeout).
 Fd greetGuest(const std::string& directory, Deadline deadline, int pidfd);
 
-// A VM's processes.
-struct Launched {
-  VmmProcess vmm;
-  std::optional<VmmProcess> share;  // when it has shares
-};
-
 class Launch {
  public:
   Launch(const VmResources& resources, VmSpec spec);
@@ -32,8 +26,8 @@ class Launch {
   Launch& operator=(const Launch&) = delete;
 
   void spawn();
-  Fd greet();         // throws with what the VMM and the console said last
-  Launched commit();  // the VM is the caller's now
+  Fd greet();            // throws with what the VMM and the console said last
+  VmProcesses commit();  // the VM is the caller's now
 
  private:
   // A descriptor of ours and the number it gets in the VMM.
@@ -42,7 +36,8 @@ class Launch {
   Fd create(const char* name, int flags);  // a file of the folder, removed when the start fails
   void prepareWritableDisk();
   std::string configuration();
-  Fd startShares();  // the connection to virtiofsd
+  Fd startShares();                           // the connection to virtiofsd
+  Fd startNetwork(const VmNetwork& network);  // the wire to passt
   std::string lastWords() const;
 
   const VmResources& resources_;
@@ -51,7 +46,7 @@ class Launch {
   Fd writable_;
   std::vector<std::string> created_;
   std::vector<Fd> passed_;
-  std::optional<VmmProcess> process_, share_;
+  std::optional<VmmProcess> process_, share_, passt_;
 };
 
 }  // namespace hull::engine

@@ -18,6 +18,7 @@
 #include "base/random.h"
 #include "daemon/vm/guest_files.h"
 #include "daemon/vm/guest_wire.h"
+#include "daemon/vm/network_card.h"
 #include "daemon/vm/process_output.h"
 #include "daemon/vm/step_agents.h"
 
@@ -129,9 +130,8 @@ VmSession::VmSession(const VmResources& resources, Network* network,
       cache_ids_(options.caches) {
   spec.directory = folder_.path();
   for (size_t n = 0; n < caches_->size(); ++n) spec.extra_disks.push_back(caches_->path(n));
-  if (place_.attachment.tap.valid()) {
-    spec.networks.push_back(
-        {std::move(place_.attachment.tap), place_.attachment.mac, place_.attachment.mtu});
+  if (!place_.attachment.address.empty()) {
+    spec.networks.push_back(networkCard(place_.attachment));
   }
   vm_ = Vm::start(resources, std::move(spec));
   vm_->onProcessExit([this](const std::string&, const guest::ProcessExited& exited) {

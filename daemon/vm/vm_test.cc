@@ -19,6 +19,7 @@
 #include "base/file.h"
 #include "base/stream.h"
 #include "base/subprocess.h"
+#include "daemon/vm/vmm_process.h"
 
 namespace hull::engine {
 namespace {
@@ -69,6 +70,26 @@ class VmTest : public testing::Test {
     shared.shares = {{"/srv"}};
     try {
       Vm::start(resources_, std::move(shared));
+    } catch (const Error& error) {
+      return error.what();
+    }
+    return "started";
+  }
+
+  // A VM with a network card whose passt is this script.
+  VmSpec withPasst(const std::string& script) {
+    const std::string program = root_.path() + "/passt";
+    write(program, "#!/bin/sh\n" + script + "\n");
+    chmod(program.c_str(), 0755);
+    VmSpec made = spec();
+    made.networks.resize(1);
+    made.networks[0].mac = {2, 0, 0, 0, 0, 1};
+    made.networks[0].passt = {program, "--word"};
+    return made;
+  }
+  std::string failureOfPasst(const std::string& script) {
+    try {
+      Vm::start(resources_, withPasst(script));
     } catch (const Error& error) {
       return error.what();
     }
@@ -488,6 +509,60 @@ TEST_F(VmTest, WithoutVirtiofsdTheErrorNamesItsPackage) {
   } catch (const Error& error) {
     EXPECT_THAT(error.what(), HasSubstr("apt-get install virtiofsd"));
   }
+}
+
+// Takes the probe and answers it as passt would; then it runs until the wire is closed.
+constexpr const char* kServingPasst = R"(
+echo "$@" >"${0%/*}/words"
+dd bs=46 count=1 of=/dev/null <&3 2>/dev/null
+printf '\000\000\000\052AAAAAABBBBBB\010\006\000\001\010\000\006\004\000\002CCCCCCssssDDDDDDtttt' >&3
+echo says this >&2
+exec cat <&3 >/dev/null)";
+
+TEST_F(VmTest, PasstServesBeforeTheVmStartsAndEndsWithIt) {
+  const auto vm = Vm::start(resources_, withPasst(kServingPasst));
+  EXPECT_EQ(readFile(root_.path() + "/words"), "--word --fd 3\n");
+  auto passt = VmmProcess::find(folder_, kPasstPidFile);
+  ASSERT_TRUE(passt);
+  vm->stop(std::chrono::milliseconds(0));
+  EXPECT_TRUE(passt->waitEnded(10000));
+}
+
+TEST_F(VmTest, PasstThatFailsFailsTheStartWithItsWords) {
+  EXPECT_THAT(failureOfPasst("echo 'Failed to bind any port' >&2; exit 1"),
+              HasSubstr("passt does not serve: Failed to bind any port"));
+  EXPECT_FALSE(fileExists(folder_ + "/" + kPasstPidFile));
+  EXPECT_THAT(failureOfPasst("printf '\\377\\377\\377\\377' >&3; exec sleep 1000"),
+              HasSubstr("does not serve"));  // no frame is that long
+  VmSpec missing = spec();
+  missing.networks.resize(1);
+  missing.networks[0].passt = {"/nowhere/passt"};
+  EXPECT_THROW(Vm::start(resources_, std::move(missing)), Error);
+}
+
+TEST_F(VmTest, AVmOutlivesItsPasst) {
+  const auto vm = Vm::start(resources_, withPasst(kServingPasst));
+  const auto passt = VmmProcess::find(folder_, kPasstPidFile);
+  ASSERT_TRUE(passt);
+  passt->kill(SIGKILL);
+  ASSERT_TRUE(passt->waitEnded(10000));
+  vm->requestFor<guest::StateReply>("", guest::ListState{});
+  EXPECT_TRUE(vm->running());
+  vm->stop(std::chrono::milliseconds(0));
+}
+
+TEST_F(VmTest, AnAdoptedVmStillEndsItsPasst) {
+  {
+    const auto vm = Vm::start(resources_, withPasst(kServingPasst));
+    vm->abandon();
+  }
+  const auto passt = VmmProcess::find(folder_, kPasstPidFile);
+  ASSERT_TRUE(passt);
+  const auto vm = Vm::adopt(resources_, folder_);
+  ASSERT_TRUE(vm);
+  EXPECT_FALSE(passt->ended());
+  vm->stop(std::chrono::milliseconds(0));
+  EXPECT_TRUE(passt->waitEnded(10000));
 }
 
 }  // namespace

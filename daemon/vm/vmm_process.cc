@@ -23,7 +23,7 @@ namespace {
 
 constexpr size_t kMaxPidFileBytes = 128;
 constexpr size_t kMaxStatBytes = 4096;
-constexpr int kShareEndMs = 5000;
+constexpr int kHelperEndMs = 5000;
 
 // proc(5): field 22 of /proc/PID/stat, in clock ticks since boot. The command name (field 2) may
 // hold anything, so counting starts behind its last ')'.
@@ -102,25 +102,27 @@ void VmmProcess::abandon() {
   if (child_) child_->detach();
 }
 
-void endShareProcess(VmmProcess& share) {
-  if (!share.waitEnded(kShareEndMs)) {
-    log::warning("the process " + std::to_string(share.pid()) +
-                 " that shares folders does not end with its virtual machine; it is killed");
-    share.kill(SIGKILL);
+void endHelper(VmmProcess& helper, const char* what_it_does) {
+  if (!helper.waitEnded(kHelperEndMs)) {
+    log::warning("the process " + std::to_string(helper.pid()) + " that " + what_it_does +
+                 " does not end with its virtual machine; it is killed");
+    helper.kill(SIGKILL);
   }
   // What hangs in the kernel (a network file system) is left to it.
-  if (share.waitEnded(kShareEndMs)) {
-    share.reap();
+  if (helper.waitEnded(kHelperEndMs)) {
+    helper.reap();
   } else {
-    share.abandon();
+    helper.abandon();
   }
 }
 
-void endStrayShare(const std::string& directory) {
-  const auto share = VmmProcess::find(directory, kSharePidFile);
-  if (!share) return;
-  share->kill(SIGKILL);
-  share->waitEnded(kShareEndMs);
+void endStrayHelpers(const std::string& directory) {
+  for (const char* pid_file : {kSharePidFile, kPasstPidFile}) {
+    const auto helper = VmmProcess::find(directory, pid_file);
+    if (!helper) continue;
+    helper->kill(SIGKILL);
+    helper->waitEnded(kHelperEndMs);
+  }
 }
 
 uint32_t freeVmmUid(uint32_t base) {

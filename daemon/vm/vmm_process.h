@@ -1,7 +1,7 @@
-// The hull-vmm process of one VM, or the one that serves its shares: started by this engine process
-// (then its child), or found again through the VM's folder after an engine restart. "vmm.pid" there
-// holds the process id and its start time, so that a reused id is never mistaken for it. Owned by
-// one Vm; kill() from any thread, the rest from one at a time.
+// The hull-vmm process of one VM, or a helper of it (shares, network): started by this engine
+// process (then its child), or found again through the VM's folder after an engine restart.
+// "vmm.pid" there holds the process id and its start time, so that a reused id is never mistaken
+// for it. Owned by one Vm; kill() from any thread, the rest from one at a time.
 #pragma once
 
 #include <sys/types.h>
@@ -19,6 +19,7 @@ namespace hull::engine {
 
 inline constexpr const char* kPidFile = "vmm.pid";
 inline constexpr const char* kSharePidFile = "share.pid";
+inline constexpr const char* kPasstPidFile = "passt.pid";
 inline constexpr uint32_t kVmmUids = 65536;  // [uid base, uid base + kVmmUids) are the VMMs'
 
 class VmmProcess {
@@ -54,10 +55,17 @@ class VmmProcess {
 // An identity in [base, base + kVmmUids) that no process on this host has now.
 uint32_t freeVmmUid(uint32_t base);
 
-// Waits for the end of a VM's share process, which comes with its VMM's; one that does not end is
-// killed. Never throws.
-void endShareProcess(VmmProcess& share);
-// One that an earlier engine process left behind in `directory`, with its VMM gone.
-void endStrayShare(const std::string& directory);
+// A VM's processes.
+struct VmProcesses {
+  VmmProcess vmm;
+  std::optional<VmmProcess> share;  // serves its folders
+  std::optional<VmmProcess> passt;  // is its network, without root
+};
+
+// Waits for the end of a VM's helper, which comes with its VMM's; one that does not end is killed.
+// Never throws.
+void endHelper(VmmProcess& helper, const char* what_it_does);
+// Those that an earlier engine process left behind in `directory`, with their VMM gone.
+void endStrayHelpers(const std::string& directory);
 
 }  // namespace hull::engine

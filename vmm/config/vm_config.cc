@@ -155,7 +155,11 @@ void checkDisk(const DiskConfig& disk, const std::string& field) {
 }
 
 void checkNet(const NetConfig& net, const std::string& field) {
-  requireFd(net.tap_fd, field + ".tap_fd");
+  if (net.tap_fd >= 0 && net.stream_fd >= 0) fail(field, "has both tap_fd and stream_fd");
+  if (net.stream_fd < 0) requireFd(net.tap_fd, field + ".tap_fd");
+  for (const Ipv4Subnet& subnet : net.blocked) {
+    if (subnet.prefix_length > 32) fail(field + ".blocked", "a prefix longer than 32 bits");
+  }
   constexpr uint8_t kMulticastBit = 1;
   if ((net.mac[0] & kMulticastBit) != 0) fail(field + ".mac", "a multicast address");
   if (net.mac == std::array<uint8_t, 6>{}) fail(field + ".mac", "all zeros");
@@ -279,6 +283,16 @@ NetConfig netOf(const json& value, const std::string& path) {
   NetConfig net;
   Fields fields(value, path);
   fields.number("tap_fd", net.tap_fd);
+  fields.number("stream_fd", net.stream_fd);
+  if (const json* list = fields.array("blocked", kMaxBlockedSubnets)) {
+    for (size_t i = 0; i < list->size(); ++i) {
+      Fields inner((*list)[i], fmt::format("{}.blocked[{}]", path, i));
+      Ipv4Subnet& subnet = net.blocked.emplace_back();
+      inner.number("address", subnet.address);
+      inner.number("prefix_length", subnet.prefix_length);
+      inner.finish();
+    }
+  }
   std::string mac;
   fields.string("mac", mac);
   net.mac = parseMac(mac, path + ".mac");
@@ -386,7 +400,13 @@ std::string toJson(const VmConfig& config) {
                                  {"segments", std::move(segments)}});
   }
   for (const auto& net : config.nets) {
+    json blocked = json::array();
+    for (const Ipv4Subnet& subnet : net.blocked) {
+      blocked.push_back({{"address", subnet.address}, {"prefix_length", subnet.prefix_length}});
+    }
     document["nets"].push_back({{"tap_fd", net.tap_fd},
+                                {"stream_fd", net.stream_fd},
+                                {"blocked", std::move(blocked)},
                                 {"mac", macText(net.mac)},
                                 {"mtu", net.mtu},
                                 {"receive", jsonOf(net.receive)},

@@ -22,6 +22,7 @@ inline constexpr uint64_t kMinMemoryMib = 32;
 inline constexpr uint64_t kMaxMemoryMib = 1024 * 1024;
 inline constexpr size_t kMaxDisks = 16;
 inline constexpr size_t kMaxNets = 8;
+inline constexpr size_t kMaxBlockedSubnets = 1024;  // of one network card
 inline constexpr size_t kMaxSegmentsPerDisk = 1024;
 inline constexpr uint64_t kSectorBytes = 512;
 
@@ -61,12 +62,25 @@ struct DiskConfig {
   IoLimits write{};
 };
 
+struct Ipv4Subnet {
+  uint32_t address = 0;  // 127.0.0.0 is 0x7f000000
+  uint8_t prefix_length = 32;
+
+  bool operator==(const Ipv4Subnet&) const = default;
+};
+
+// One of two descriptors is the host's end of the card.
 struct NetConfig {
   int tap_fd = -1;  // IFF_TAP | IFF_NO_PI | IFF_VNET_HDR, attached to its interface
   std::array<uint8_t, 6> mac{};
   uint16_t mtu = 1500;
   IoLimits receive{};  // by the guest
   IoLimits transmit{};
+  // Connected to a process that is the network (passt): frames both ways, each behind its length
+  // (4 bytes, big-endian). When the process ends the guest has no network any more.
+  int stream_fd = -1;
+  // Not empty: the guest's ARP and IPv4 leave, nothing else, and no packet to one of these.
+  std::vector<Ipv4Subnet> blocked{};
 };
 
 // The host side of virtio-vsock. `listener_fd` is a listening AF_UNIX stream socket: a client

@@ -19,7 +19,8 @@ VmConfig sample() {
   config.command_line = "quiet hull.x=\"ü\"";
   config.disks = {{"root", 1 << 20, true, {{7, 0, 0, 4096}, {8, 512, 8192, 1024}}},
                   {"upper", 1 << 30, false, {{9, 0, 0, 1 << 30}}}};
-  config.nets = {NetConfig{10, {2, 0, 0, 0xab, 0xcd, 0xef}, 1400}};
+  config.nets = {NetConfig{10, {2, 0, 0, 0xab, 0xcd, 0xef}, 1400},
+                 NetConfig{-1, {2, 0, 0, 0, 0, 1}, 65520, {}, {}, 16, {{0x7f000000, 8}}}};
   config.vsock = VsockConfig{77, 11};
   config.balloon = config.stable_cpu = config.large_pages = true;
   config.disks[1].write = {{1 << 20, 1 << 22}, {500, 0}};
@@ -62,7 +63,9 @@ TEST(VmConfig, SurvivesARoundTrip) {
   ASSERT_EQ(after.disks.size(), 2u);
   EXPECT_EQ(after.disks[0].segments[1].disk_offset, 8192u);
   EXPECT_FALSE(after.disks[1].read_only);
-  ASSERT_EQ(after.nets.size(), 1u);
+  ASSERT_EQ(after.nets.size(), 2u);
+  EXPECT_EQ(after.nets[1].stream_fd, 16);
+  EXPECT_EQ(after.nets[1].blocked, before.nets[1].blocked);
   EXPECT_EQ(after.nets[0].mac, before.nets[0].mac);
   ASSERT_TRUE(after.fs);
   EXPECT_EQ(after.fs->tag, "shares");
@@ -123,6 +126,14 @@ TEST(VmConfig, NamesTheFieldThatIsWrong) {
               HasSubstr("nets[0].mac"));
   EXPECT_THAT(errorOf(R"({"kernel_fd":3,"nets":[{"tap_fd":4,"mac":"01:00:00:00:00:00"}]})"),
               HasSubstr("multicast"));
+  EXPECT_THAT(errorOf(R"({"kernel_fd":3,"nets":[{"mac":"02:00:00:00:00:00"}]})"),
+              HasSubstr("nets[0].tap_fd: missing"));
+  EXPECT_THAT(
+      errorOf(R"({"kernel_fd":3,"nets":[{"tap_fd":4,"stream_fd":5,"mac":"02:00:00:00:00:00"}]})"),
+      HasSubstr("both tap_fd and stream_fd"));
+  EXPECT_THAT(errorOf(R"({"kernel_fd":3,"nets":[{"stream_fd":5,"mac":"02:00:00:00:00:00",)"
+                      R"("blocked":[{"address":1,"prefix_length":33}]}]})"),
+              HasSubstr("nets[0].blocked"));
   EXPECT_THAT(errorOf(R"({"kernel_fd":3,"vsock":{"listener_fd":4,"guest_cid":2}})"),
               HasSubstr("vsock.guest_cid: reserved"));
   EXPECT_THAT(errorOf(std::string(100, '[')), HasSubstr("not JSON"));

@@ -127,7 +127,7 @@ std::vector<int> descriptorsOf(const VmConfig& config) {
   for (const auto& disk : config.disks) {
     for (const auto& segment : disk.segments) all.push_back(segment.fd);
   }
-  for (const auto& net : config.nets) all.push_back(net.tap_fd);
+  for (const auto& net : config.nets) all.insert(all.end(), {net.tap_fd, net.stream_fd});
   if (config.vsock) all.push_back(config.vsock->listener_fd);
   if (config.fs) all.push_back(config.fs->socket_fd);
   if (config.restore) {

@@ -44,9 +44,9 @@ TEST(Jail, KnowsEveryDescriptorOfTheConfiguration) {
   config.status_fd = 4;
   config.disks = {{"a", 1024, true, {{7, 0, 0, 512}, {7, 512, 512, 512}}},
                   {"b", 512, false, {{6, 0, 0, 512}}}};
-  config.nets = {NetConfig{12, {}, 1500}};
+  config.nets = {NetConfig{12, {}, 1500}, NetConfig{-1, {}, 1500, {}, {}, 13, {}}};
   config.vsock = VsockConfig{3, 11};
-  EXPECT_EQ(descriptorsOf(config), (std::vector<int>{4, 6, 7, 9, 11, 12}));
+  EXPECT_EQ(descriptorsOf(config), (std::vector<int>{4, 6, 7, 9, 11, 12, 13}));
 }
 
 TEST(Jail, ClosesEveryOtherDescriptor) {

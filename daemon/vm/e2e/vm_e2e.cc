@@ -26,6 +26,7 @@
 #include "daemon/network/network.h"
 #include "daemon/network/tcp_relay.h"
 #include "daemon/vm/guest_files.h"
+#include "daemon/vm/network_card.h"
 #include "daemon/vm/process_output.h"
 #include "daemon/vm/vm.h"
 #include "daemon/vm/vm_step_runner.h"
@@ -101,7 +102,7 @@ class RealVm : public testing::Test {
     spec.root = rootDisk();
     spec.writable_bytes = uint64_t{1} << 30;
     if (attachment != nullptr) {
-      spec.networks.push_back({std::move(attachment->tap), attachment->mac, attachment->mtu});
+      spec.networks.push_back(networkCard(*attachment));
     }
     const auto began = std::chrono::steady_clock::now();
     auto vm = Vm::start(resources_, std::move(spec));

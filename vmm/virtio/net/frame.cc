@@ -1,5 +1,7 @@
 #include "vmm/virtio/net/frame.h"
 
+#include <endian.h>
+
 #include <algorithm>
 #include <cstring>
 
@@ -41,6 +43,26 @@ bool hasSource(std::span<const std::byte, kEthernetHeaderBytes> ethernet,
                const MacAddress& mac) noexcept {
   constexpr size_t kSourceOffset = 6;
   return std::memcmp(ethernet.data() + kSourceOffset, mac.data(), mac.size()) == 0;
+}
+
+bool mayGoOut(std::span<const std::byte> head, std::span<const Ipv4Subnet> blocked) noexcept {
+  constexpr size_t kTypeOffset = 12, kTargetOffset = kEthernetHeaderBytes + 16;  // RFC 791 §3.1
+  constexpr uint16_t kTypeIpv4 = 0x0800, kTypeArp = 0x0806;
+  uint16_t type = 0;
+  if (head.size() < kEthernetHeaderBytes) return false;
+  std::memcpy(&type, head.data() + kTypeOffset, sizeof type);
+  type = be16toh(type);
+  if (type == kTypeArp) return true;
+  if (type != kTypeIpv4 || head.size() < kCheckedFrameBytes) return false;
+  if (std::to_integer<uint8_t>(head[kEthernetHeaderBytes]) >> 4 != 4) return false;
+  uint32_t target = 0;
+  std::memcpy(&target, head.data() + kTargetOffset, sizeof target);
+  target = be32toh(target);
+  return std::none_of(blocked.begin(), blocked.end(), [&](const Ipv4Subnet& subnet) {
+    constexpr unsigned kAddressBits = 32;
+    const unsigned host_bits = kAddressBits - subnet.prefix_length;
+    return host_bits >= kAddressBits || (target ^ subnet.address) >> host_bits == 0;
+  });
 }
 
 }  // namespace hull::vmm::virtio

@@ -1,12 +1,14 @@
 // Checks on what the guest asks the host's network stack to do with a frame: the virtio-net header
 // (virtio 1.2 §5.1.6) against the frame's length and the negotiated features, and the source
-// address. Pure values, from copies. Any thread.
+// and target address. Pure values, from copies. Any thread.
 #pragma once
 
 #include <array>
 #include <cstddef>
 #include <cstdint>
 #include <span>
+
+#include "vmm/config/vm_config.h"
 
 namespace hull::vmm::virtio {
 
@@ -60,5 +62,12 @@ bool checkTransmitHeader(NetHeader& header, uint64_t frame_bytes, uint64_t featu
 // The Ethernet source address must be the guest's own.
 bool hasSource(std::span<const std::byte, kEthernetHeaderBytes> ethernet,
                const MacAddress& mac) noexcept;
+
+// How much of a frame the two checks look at: the Ethernet header and IPv4's fixed part.
+inline constexpr size_t kCheckedFrameBytes = kEthernetHeaderBytes + 20;
+
+// For networks with blocked addresses: ARP and IPv4 only, and no packet to one of those. `head` is
+// the frame's beginning, kCheckedFrameBytes of it or all there is.
+bool mayGoOut(std::span<const std::byte> head, std::span<const Ipv4Subnet> blocked) noexcept;
 
 }  // namespace hull::vmm::virtio

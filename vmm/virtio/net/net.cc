@@ -1,18 +1,15 @@
 #include "vmm/virtio/net/net.h"
 
 #include <fmt/format.h>
-#include <linux/if_tun.h>
 #include <sys/epoll.h>
-#include <sys/ioctl.h>
-#include <sys/uio.h>
-#include <unistd.h>
 
 #include <algorithm>
 #include <cstring>
+#include <utility>
 
-#include "base/error.h"
-#include "base/fd.h"
 #include "base/log.h"
+#include "vmm/virtio/net/stream.h"
+#include "vmm/virtio/net/tap.h"
 
 namespace hull::vmm::virtio {
 
@@ -21,38 +18,21 @@ namespace {
 constexpr size_t kFrameBufferBytes = kNetHeaderBytes + kMaxFrameBytes;
 
 constexpr uint64_t kBaseFeatures = netBit(kNetMac) | netBit(kNetMtu) | netBit(kNetMergeBuffers);
-// Guest to host: the tap takes these from the header of each frame.
-constexpr uint64_t kHostOffloads =
-    netBit(kNetChecksum) | netBit(kNetHostTso4) | netBit(kNetHostTso6);
-// Host to guest: the tap must be told what the guest can cope with.
-constexpr uint64_t kGuestOffloads =
-    netBit(kNetGuestChecksum) | netBit(kNetGuestTso4) | netBit(kNetGuestTso6);
-
-unsigned long tapOffloads(uint64_t features) {
-  unsigned long flags = 0;
-  // §5.1.3.1: segmentation offloads depend on the checksum offload.
-  if ((features & netBit(kNetGuestChecksum)) == 0) return 0;
-  flags |= TUN_F_CSUM;
-  if ((features & netBit(kNetGuestTso4)) != 0) flags |= TUN_F_TSO4;
-  if ((features & netBit(kNetGuestTso6)) != 0) flags |= TUN_F_TSO6;
-  return flags;
-}
 
 }  // namespace
 
+std::unique_ptr<NetBackend> makeNetBackend(const NetConfig& config) {
+  if (config.stream_fd >= 0) return std::make_unique<StreamBackend>(config.stream_fd);
+  return std::make_unique<TapBackend>(config.tap_fd);
+}
+
 NetDevice::NetDevice(const NetConfig& config, EventLoop& loop)
-    : tap_(config.tap_fd),
+    : backend_(makeNetBackend(config)),
       mac_(config.mac),
+      blocked_(config.blocked),
       loop_(loop),
+      features_(kBaseFeatures | backend_->offloads()),
       frame_(std::make_unique<std::byte[]>(kFrameBufferBytes)) {
-  int header_bytes = kNetHeaderBytes;
-  if (ioctl(tap_, TUNSETVNETHDRSZ, &header_bytes) < 0) {
-    throw sysError("set up network: tap_fd is not a tap device with IFF_VNET_HDR");
-  }
-  setNonBlocking(tap_);
-  features_ = kBaseFeatures | kHostOffloads;
-  if (ioctl(tap_, TUNSETOFFLOAD, tapOffloads(kGuestOffloads)) == 0) features_ |= kGuestOffloads;
-  ioctl(tap_, TUNSETOFFLOAD, 0UL);
   setLimits(config.receive, config.transmit);
   config_.mac = mac_;
   config_.mtu = config.mtu;
@@ -84,14 +64,12 @@ void NetDevice::activate(Activation&& activation) noexcept {
   negotiated_ = activation.features;
   receive_ = std::move(activation.queues[0]);
   transmit_ = std::move(activation.queues[1]);
-  if (ioctl(tap_, TUNSETOFFLOAD, tapOffloads(negotiated_)) < 0) {
-    log::warning("net: the tap refused the negotiated offloads");
-  }
+  backend_->negotiated(negotiated_);
   notify();
 }
 
 void NetDevice::reset() noexcept {
-  watchTap(false);
+  stopWaiting();
   if (timer_) loop_.cancel(*std::exchange(timer_, std::nullopt));
   frame_bytes_ = 0;
   receive_.reset();
@@ -111,40 +89,42 @@ void NetDevice::notify() noexcept {
 // ---- guest to host ------------------------------------------------------------------------------
 
 void NetDevice::transmit() noexcept {
+  if (!transmit_ || transmit_->broken()) return;
   if (!transmit_throttle_.ready()) return rest(transmit_throttle_);
-  bool go_on = true;
-  const DrainResult result = drain(*transmit_, [&](Chain&& chain) {
-    transmit_throttle_.take(chain.readableBytes());
-    transmitFrame(chain);
-    transmit_->push(std::move(chain), 0);
-    go_on = transmit_throttle_.ready();
-    return go_on;
-  });
-  if (!go_on) rest(transmit_throttle_);
-  settle(*transmit_, result, *host_, "net");
+  bool has_room = backend_->ready();
+  if (has_room) {
+    bool go_on = true;
+    const DrainResult result = drain(*transmit_, [&](Chain&& chain) {
+      transmit_throttle_.take(chain.readableBytes());
+      transmitFrame(chain);
+      transmit_->push(std::move(chain), 0);
+      has_room = backend_->ready();
+      go_on = transmit_throttle_.ready();
+      return go_on && has_room;
+    });
+    if (!go_on) rest(transmit_throttle_);
+    settle(*transmit_, result, *host_, "net");
+  }
+  wants_room_ = !has_room;
+  wait();
 }
 
-// Both headers are copied, checked, and sent from the copy; the guest cannot change them
-// afterwards. A frame that the tap does not take now is lost, as on a busy wire.
+// The headers are copied, checked, and sent from the copy; the guest cannot change them afterwards.
 void NetDevice::transmitFrame(const Chain& chain) noexcept {
-  struct {
-    NetHeader net;
-    std::array<std::byte, kEthernetHeaderBytes> ethernet;
-  } head;
-  const uint64_t head_bytes = kNetHeaderBytes + kEthernetHeaderBytes;
-  if (!chain.read(0, std::as_writable_bytes(std::span(&head.net, 1))) ||
-      !chain.read(kNetHeaderBytes, head.ethernet)) {
-    return;
-  }
+  NetHeader net;
+  std::array<std::byte, kCheckedFrameBytes> copy;
+  if (!chain.read(0, std::as_writable_bytes(std::span(&net, 1)))) return;
   const uint64_t frame_bytes = chain.readableBytes() - kNetHeaderBytes;
-  if (!checkTransmitHeader(head.net, frame_bytes, negotiated_)) return;
-  if (!hasSource(head.ethernet, mac_)) return;
+  if (!checkTransmitHeader(net, frame_bytes, negotiated_)) return;
+  const auto head = std::span(copy).first(std::min<uint64_t>(frame_bytes, copy.size()));
+  if (!chain.read(kNetHeaderBytes, head)) return;
+  if (!hasSource(head.first<kEthernetHeaderBytes>(), mac_)) return;
+  if (!blocked_.empty() && !mayGoOut(head, blocked_)) return;
   slice_.clear();
-  slice_.push_back({&head.net, kNetHeaderBytes});
-  slice_.push_back({head.ethernet.data(), kEthernetHeaderBytes});
-  appendSlice(chain.readable(), head_bytes, frame_bytes - kEthernetHeaderBytes, slice_);
-  [[maybe_unused]] const ssize_t sent =
-      writev(tap_, slice_.data(), static_cast<int>(slice_.size()));
+  slice_.push_back({&net, kNetHeaderBytes});
+  slice_.push_back({head.data(), head.size()});
+  appendSlice(chain.readable(), kNetHeaderBytes + head.size(), frame_bytes - head.size(), slice_);
+  backend_->send(slice_);
 }
 
 // ---- host to guest ------------------------------------------------------------------------------
@@ -153,14 +133,14 @@ void NetDevice::receive() noexcept {
   if (!receive_ || receive_->broken()) return;
   receive_->disableNotifications();
   uint32_t frames = 0;
-  bool wait_for_tap = false;
+  bool wait_for_frames = false;
   while (frames < kMaxFramesPerTurn) {
     if (!receive_throttle_.ready()) {
       rest(receive_throttle_);
       break;
     }
     if (frame_bytes_ == 0 && !readFrame()) {
-      wait_for_tap = true;
+      wait_for_frames = true;
       break;
     }
     const size_t bytes = frame_bytes_;
@@ -169,16 +149,15 @@ void NetDevice::receive() noexcept {
     ++frames;
   }
   if (receive_->takeInterrupt()) host_->interrupt();
+  wants_frames_ = wait_for_frames && !receive_->broken();
+  wait();
   if (receive_->broken()) return host_->needsReset("net");
-  watchTap(wait_for_tap);
   if (frames == kMaxFramesPerTurn) host_->notifyLater();
 }
 
 bool NetDevice::readFrame() noexcept {
-  const ssize_t got = ::read(tap_, frame_.get(), kFrameBufferBytes);
-  if (got <= static_cast<ssize_t>(kNetHeaderBytes)) return false;
-  frame_bytes_ = static_cast<size_t>(got);
-  return true;
+  frame_bytes_ = backend_->ended() ? 0 : backend_->receive({frame_.get(), kFrameBufferBytes});
+  return frame_bytes_ != 0;
 }
 
 // False: no buffers for it now; the frame waits, and the driver's next notification goes on. A
@@ -241,22 +220,40 @@ void NetDevice::scatterFrame() noexcept {
   buffers_.clear();
 }
 
-void NetDevice::watchTap(bool on) noexcept {
-  if (on == watching_) return;
-  watching_ = on;
-  if (!on) return loop_.remove(tap_);
-  try {
-    loop_.add(tap_, EPOLLIN, [this](uint32_t events) {
-      if ((events & EPOLLERR) != 0) {  // the interface is gone
-        log::warning("net: the tap device has gone");
-        return watchTap(false);
-      }
-      receive();
-    });
-  } catch (const std::exception& error) {
-    watching_ = false;
-    log::error(fmt::format("net: watch the tap: {}", error.what()));
+// ---- waiting for the host
+// -------------------------------------------------------------------------
+
+void NetDevice::wait() noexcept {
+  if (backend_->ended() && !std::exchange(told_end_, true)) {
+    log::warning(fmt::format("net: the {} has gone: the guest has no network", backend_->name()));
   }
+  uint32_t events = 0;
+  if (wants_frames_ && !backend_->ended()) events |= EPOLLIN;
+  if (wants_room_ && !backend_->ended()) events |= EPOLLOUT;
+  if (events == waits_for_) return;
+  if (events == 0) return stopWaiting();
+  try {
+    if (waits_for_ != 0) {
+      loop_.modify(backend_->fd(), events);
+    } else {
+      loop_.add(backend_->fd(), events, [this](uint32_t ready) { onReady(ready); });
+    }
+    waits_for_ = events;
+  } catch (const std::exception& error) {
+    log::error(fmt::format("net: watch the {}: {}", backend_->name(), error.what()));
+  }
+}
+
+void NetDevice::stopWaiting() noexcept {
+  if (std::exchange(waits_for_, 0) != 0) loop_.remove(backend_->fd());
+}
+
+void NetDevice::onReady(uint32_t events) noexcept {
+  if ((events & (EPOLLOUT | EPOLLHUP)) != 0) transmit();
+  if ((events & (EPOLLIN | EPOLLHUP)) != 0) receive();
+  if ((events & EPOLLERR) == 0) return;
+  backend_->end();
+  wait();
 }
 
 }  // namespace hull::vmm::virtio

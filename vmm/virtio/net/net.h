@@ -1,9 +1,8 @@
-// virtio-net (virtio 1.2 §5.1) on a tap descriptor: one queue pair, checksum and TCP segmentation
-// offloads passed through, mergeable receive buffers.
+// virtio-net (virtio 1.2 §5.1): one queue pair, mergeable receive buffers; checksum and TCP
+// segmentation offloads where the host's end of the card (backend.h) has them.
 //
-// The guest's headers are checked and cleaned (frame.h), frames with a foreign source address are
-// dropped. When the guest offers no buffers, the tap is left alone: its own queue fills up and the
-// host drops, as on a wire.
+// The guest's headers are checked and cleaned (frame.h); frames with a foreign source address, or
+// to addresses that the configuration blocks, are dropped.
 //
 // Owner: Machine. Device thread; see device.h.
 #pragma once
@@ -16,6 +15,7 @@
 #include "vmm/config/vm_config.h"
 #include "vmm/token_bucket.h"
 #include "vmm/virtio/device.h"
+#include "vmm/virtio/net/backend.h"
 #include "vmm/virtio/net/frame.h"
 
 namespace hull::vmm::virtio {
@@ -25,8 +25,7 @@ class NetDevice final : public Device {
   static constexpr uint16_t kQueueSize = 256;
   static constexpr uint32_t kMaxFramesPerTurn = 64;
 
-  // Does not own config.tap_fd; makes it non-blocking and sets its header size. Throws when the
-  // descriptor is not a tap with IFF_VNET_HDR.
+  // Does not own the configuration's descriptor. Throws when it is not what it should be.
   NetDevice(const NetConfig& config, EventLoop& loop);
   ~NetDevice() override;
 
@@ -42,7 +41,7 @@ class NetDevice final : public Device {
   std::vector<QueuePosition> queuePositions() const noexcept override;
 
   // Over its limit a direction rests until a timer: transmit buffers stay in the guest's ring,
-  // received frames in the tap's queue.
+  // received frames where the host queues them.
   void setLimits(const IoLimits& receive, const IoLimits& transmit) noexcept;
 
  private:
@@ -56,11 +55,14 @@ class NetDevice final : public Device {
   bool collectBuffers() noexcept;
   void giveBuffersBack() noexcept;
   void scatterFrame() noexcept;
-  void watchTap(bool on) noexcept;
+  void wait() noexcept;
+  void stopWaiting() noexcept;
+  void onReady(uint32_t events) noexcept;
   void rest(Throttle& throttle) noexcept;
 
-  int tap_;
+  std::unique_ptr<NetBackend> backend_;
   MacAddress mac_;
+  std::vector<Ipv4Subnet> blocked_;
   EventLoop& loop_;
   uint64_t features_ = 0;
   NetConfigSpace config_{};
@@ -69,11 +71,13 @@ class NetDevice final : public Device {
   uint64_t negotiated_ = 0;
   std::optional<Queue> receive_;
   std::optional<Queue> transmit_;
-  bool watching_ = false;
+  bool wants_frames_ = false, wants_room_ = false;  // from the backend, when it is ready
+  uint32_t waits_for_ = 0;  // epoll events; 0: its descriptor is not watched
+  bool told_end_ = false;
   Throttle receive_throttle_, transmit_throttle_;
   std::optional<EventLoop::TimerId> timer_;
 
-  // One frame between tap and guest, with its header.
+  // One frame on its way to the guest, with its header.
   std::unique_ptr<std::byte[]> frame_;
   size_t frame_bytes_ = 0;  // 0: none waits
   std::vector<Chain> buffers_;
