@@ -185,7 +185,7 @@ TEST_F(VolumesTest, WithoutFoldersAPlainVolumeIsADisk) {
   volumes_ = std::make_unique<Volumes>(*db_, root_.path(), "/", events_, true);
   for (const char* driver : {"", "local", "disk"}) {  // "local" is what docker sends by itself
     VolumeRequest request;
-    request.name = std::string("v") + driver;
+    request.name = std::string("volume") + driver;
     request.driver = driver;
     EXPECT_EQ(volumes_->create(request).driver, kDiskDriver) << driver;
     EXPECT_EQ(volumes_->create(request).driver, kDiskDriver) << driver;  // and again

@@ -115,6 +115,7 @@ std::optional<HistoryFollower> HistoryFollower::begin(
     if (image.config.diff_ids[i] != layers[i].diff_id) return {};
   }
   HistoryFollower follower;
+  follower.environment_ = image.config.config.env;
   size_t layer = 0;
   for (size_t i = 0; i < own.size(); ++i) {
     if (i < history.size()) {
@@ -138,6 +139,12 @@ std::optional<HistoryFollower> HistoryFollower::begin(
 std::optional<CachedStep> HistoryFollower::layer() const {
   if (next_ == steps_.size() || !steps_[next_].layer) return std::nullopt;
   return CachedStep{steps_[next_].created, steps_[next_].layer};
+}
+
+bool HistoryFollower::has(const std::vector<std::string>& variables) const {
+  return std::all_of(variables.begin(), variables.end(), [&](const std::string& variable) {
+    return std::find(environment_.begin(), environment_.end(), variable) != environment_.end();
+  });
 }
 
 bool HistoryFollower::isNext(std::string_view created_by) const {

@@ -34,6 +34,8 @@ class HistoryFollower {
 
   // The layer of the next step, when that made one.
   std::optional<CachedStep> layer() const;
+  // Does the image itself have all of these variables ("A=1")?
+  bool has(const std::vector<std::string>& variables) const;
   bool isNext(std::string_view created_by) const;
   // Behind a step of the stage; false when the image is another from here on. `by_text`: a step
   // that makes no layer is the same when its text is.
@@ -46,7 +48,8 @@ class HistoryFollower {
     std::string created;
     std::optional<image::IngestedLayer> layer;
   };
-  std::vector<Step> steps_;  // those of the image behind the stage's beginning
+  std::vector<Step> steps_;               // those of the image behind the stage's beginning
+  std::vector<std::string> environment_;  // the image's
   size_t next_ = 0;
 };
 

@@ -65,6 +65,8 @@ class HistoryCacheTest : public testing::BuilderTest {
       entry.created_by = text;
       entry.empty_layer = !layer;
       config.history.push_back(entry);
+      if (const size_t env = text.find("ENV "); env != std::string::npos)
+        config.config.env.push_back(text.substr(env + 4));
       if (!layer) continue;
       config.diff_ids.push_back(layer->diff_id);
       layers.push_back(*layer);

@@ -217,9 +217,10 @@ std::string StageBuilder::chainKey() const {
   return hashOf(chain);
 }
 
-void StageBuilder::configStep(const Instruction& at, const std::string& meaning, bool told) {
+void StageBuilder::configStep(const Instruction& at, const std::string& meaning,
+                              std::vector<std::string> variables) {
   Step step{hashOf({"config", key_, meaning}), at.keyword == "ARG" ? at.text : meaning, {}};
-  step.told = told;
+  step.variables = std::move(variables);
   layerStep(step);
 }
 
@@ -255,7 +256,7 @@ void StageBuilder::layerStep(const Step& step) {
   if (!fresh && made.layer) report(BuildEvent::Kind::kStepCached, "Using cache");
   const auto layer = made.layer ? std::optional(made.layer->diff_id) : std::nullopt;
   std::erase_if(followers_, [&](HistoryFollower& follower) {
-    return !follower.advance(step.created_by, layer, step.told);
+    return !follower.advance(step.created_by, layer, step.told && follower.has(step.variables));
   });
   if (made.layer) pushLayer(*made.layer, fresh && step.in_session);
   key_ = step.key;

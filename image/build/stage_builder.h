@@ -63,8 +63,12 @@ class StageBuilder {
     bool in_session = false;                     // the VM has the layer already (RUN)
     std::string cache_key = {};  // where it is looked up, when that is not `key` (--link)
     bool told = true;  // `created_by` says all of it: an image's history can stand for the step
+    // Of ENV, "A=1": an image that stands for the step has them, because "ENV A=1 B=2" in its
+    // history may have set one variable or two.
+    std::vector<std::string> variables = {};
   };
-  void configStep(const Instruction& at, const std::string& meaning, bool told = true);
+  void configStep(const Instruction& at, const std::string& meaning,
+                  std::vector<std::string> variables = {});
   void layerStep(const Step& step);
   CachedStep makeStep(const Step& step, bool& fresh);
   void followHistories();

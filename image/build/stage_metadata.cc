@@ -87,13 +87,13 @@ void StageBuilder::runEnv(const Instruction& at) {
     value = expand(value);
   }
   std::string meaning = "ENV";
-  bool told = true;  // "A=1 B=2" may be one variable or two
+  std::vector<std::string> variables;
   for (const auto& [name, value] : pairs) {
     setEnv(name, value);
     meaning += " " + name + "=" + value;
-    told &= value.find(' ') == std::string::npos || value.find('=') == std::string::npos;
+    variables.push_back(name + "=" + value);
   }
-  configStep(at, meaning, told);
+  configStep(at, meaning, std::move(variables));
 }
 
 void StageBuilder::runArg(const Instruction& at) {

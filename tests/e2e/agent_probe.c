@@ -44,8 +44,11 @@ static void ask(int fd, unsigned size, int type) {
 int main(int argc, char** argv) {
   for (int i = 1; i < argc; ++i) {
     if (strcmp(argv[i], "many") == 0) {
-      for (int n = 0; n < 200; ++n) connect_agent();
+      int many[200];
+      for (int n = 0; n < 200; ++n) many[n] = connect_agent();
+      for (int n = 0; n < 200; ++n) close(many[n]);
       puts("many");
+      sleep(1); /* their ends are noticed */
       continue;
     }
     int fd = connect_agent();
