@@ -165,15 +165,17 @@ class Rootless(unittest.TestCase):
         self.assertEqual(self.fetch(18080), "")
 
     def test_the_host_is_reached_only_when_it_was_asked_for(self):
-        ask = f"wget -q -T 10 -O - http://$(sed -n 's/[[:space:]]host.docker.internal$//p' /etc/hosts):{HOST_PORT}/"
-        opened = self.user.hull("run", "--rm", "--add-host", "host.docker.internal:host-gateway", BUSYBOX, "sh", "-c", ask)
+        # Its name goes through the hosts file alone; nc, because a static busybox' wget needs glibc's resolver for more.
+        ask = f"printf 'GET / HTTP/1.0\\r\\n\\r\\n' | timeout 10 nc -w 5 %s {HOST_PORT} | sed '1,/^\\r*$/d'"
+        by_name = ask % "$(sed -n 's/[[:space:]]host.docker.internal$//p' /etc/hosts)"
+        opened = self.user.hull("run", "--rm", "--add-host", "host.docker.internal:host-gateway", BUSYBOX, "sh", "-c", by_name)
         self.assertEqual(opened.out, "host\n")
         name = self.container(command=("exec sleep 100000",))
         gateway = self.user.hull("exec", name, "sh", "-c", "ip route | sed -n 's/^default via \\([0-9.]*\\).*/\\1/p'").out.strip()
         own = shell("ip -4 -o addr show scope global | sed -n 's/.*inet \\([0-9.]*\\).*/\\1/p' | head -n 1").out.strip()
         for address in (gateway, own):
-            closed = self.user.hull("exec", name, "wget", "-q", "-T", "3", "-O", "-", f"http://{address}:{HOST_PORT}/", check=False)
-            self.assertNotEqual(closed.status, 0, address)
+            closed = self.user.hull("exec", name, "sh", "-c", ask % address, check=False)
+            self.assertNotEqual(closed.out, "host\n", address)  # what the outside has at the gateway's address is no matter
 
     def test_a_build_runs_steps_with_a_network(self):
         dockerfile = f"FROM {BUSYBOX}\nRUN ip -4 addr show eth0 | grep -q 172. && echo built >/made\n"
