@@ -186,9 +186,8 @@ void addNetworkCommands(CLI::App& app, Context& context) {
   inspect->add_option("names", i->names)->required();
   inspect->add_option("-f,--format", i->format, "Template");
   inspect->callback([&context, i = i] {
-    inspectEach(context, i->format, i->names, [&](const std::string& name) {
-      return context.engine().get(networkPath(name));
-    });
+    inspectEach(context, i->format, i->names,
+                [&](const std::string& name) { return context.engine().get(networkPath(name)); });
   });
 
   auto [remove, r] = verb<Names>(group, "rm", "Remove networks");

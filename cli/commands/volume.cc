@@ -140,9 +140,8 @@ void addVolumeCommands(CLI::App& app, Context& context) {
   inspect->add_option("VOLUME", i->names)->required();
   inspect->add_option("-f,--format", i->format, "Template");
   inspect->callback([&context, i] {
-    inspectEach(context, i->format, i->names, [&](const std::string& name) {
-      return context.engine().get(volumePath(name));
-    });
+    inspectEach(context, i->format, i->names,
+                [&](const std::string& name) { return context.engine().get(volumePath(name)); });
   });
 
   auto r = std::make_shared<Names>();

@@ -185,10 +185,7 @@ TEST_F(UserNetworkTest, LowPortsSayWhyAndWhatToDo) {
 }
 
 TEST_F(UserNetworkTest, WhatPasstCannotDoIsRefusedWithASentence) {
-  EXPECT_THAT(refusal(ErrorKind::kNotSupported,
-                      [&] {
-                        network_.add(named("app"));
-                      }),
+  EXPECT_THAT(refusal(ErrorKind::kNotSupported, [&] { network_.add(named("app")); }),
               AllOf(HasSubstr("network app"), HasSubstr("runs as root")));
   EXPECT_THAT(refusal(ErrorKind::kNotSupported, [&] { network_.attach("c1", {}, true); }),
               HasSubstr("stop it"));

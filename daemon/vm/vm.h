@@ -4,10 +4,10 @@
 //
 // The VM's folder (VmSpec::directory) holds everything needed to find it again after the engine
 // was killed: vsock.sock and control.sock (bound by the engine, held open by the VMM), vmm.pid,
-// size (memory and CPUs), status.json (written by the VMM at its end), console.log, writable.ext4; with shares also
-// share.pid (the process that serves them; it ends with the VMM, and the VM ends with it) and
-// share.log; without root passt.pid (the process that is its network; it ends with the VMM, which
-// goes on without) and passt.log.
+// size (memory and CPUs), status.json (written by the VMM at its end), console.log, writable.ext4;
+// with shares also share.pid (the process that serves them; it ends with the VMM, and the VM ends
+// with it) and share.log; without root passt.pid (the process that is its network; it ends with the
+// VMM, which goes on without) and passt.log.
 #pragma once
 
 #include <array>

@@ -57,8 +57,8 @@ std::string combinedLogLine(const Exchange& exchange, std::time_t now) {
   return request.peer.substr(0, request.peer.rfind(':')) + " - " + user + " [" + stamp + "] \"" +
          escapedText(request.method) + " " + escapedText(request.target) + " HTTP/1.1\" " +
          std::to_string(exchange.response.status) + " " + std::to_string(exchange.sent) + " \"" +
-         escapedText(request.header("referer")) + "\" \"" + escapedText(request.header("user-agent")) +
-         "\" " + took + "\n";
+         escapedText(request.header("referer")) + "\" \"" +
+         escapedText(request.header("user-agent")) + "\" " + took + "\n";
 }
 
 AccessLog::AccessLog(std::string path) : path_(std::move(path)) {

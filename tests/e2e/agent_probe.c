@@ -1,5 +1,5 @@
-/* A client of an ssh agent for a build step: each argument is the type of a request without contents, "large" or "many".
- * Prints the type of each answer, or "closed". */
+/* A client of an ssh agent for a build step: each argument is the type of a request without
+ * contents, "large" or "many". Prints the type of each answer, or "closed". */
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -31,7 +31,8 @@ static int read_all(int fd, unsigned char* to, size_t size) {
 
 static void ask(int fd, unsigned size, int type) {
   static unsigned char answer[256 * 1024];
-  unsigned char request[5] = {size >> 24, size >> 16 & 255, size >> 8 & 255, size & 255, (unsigned char)type};
+  unsigned char request[5] = {size >> 24, size >> 16 & 255, size >> 8 & 255, size & 255,
+                              (unsigned char)type};
   if (write(fd, request, sizeof request) != sizeof request || !read_all(fd, answer, 4)) {
     puts("closed");
     return;
