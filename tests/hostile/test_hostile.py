@@ -81,6 +81,23 @@ class HostileGuests(EngineTest):
         self.assertIn("non-zero code: 7 ", result.err)
         self.assertEqual(hull("exec", neighbour, "echo", "fine").out, "fine\n")
 
+    def test_a_fork_bomb_in_a_build_step_ends_when_the_build_is_cancelled(self):
+        cache = unique("cache")
+        folder, after = self.temporary_folder(), self.temporary_folder()
+        (folder / "Dockerfile").write_text(
+            f"FROM {BUSYBOX}\nRUN --mount=type=cache,id={cache},target=/c echo begun && b() {{ b | b & }}; b 2>/dev/null; while :; do :; done\n")
+        bomb = subprocess.Popen([HULL, "build", "--progress", "plain", folder], stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
+        try:
+            self.assertTrue(any(line.endswith(" begun\n") for line in bomb.stderr))
+            self.assertEqual(hull("run", "--rm", BUSYBOX, "echo", "other").out, "other\n")
+        finally:
+            bomb.send_signal(signal.SIGINT)
+            bomb.wait()
+            bomb.stderr.close()
+        # The cache is a disk of one machine at a time: whoever gets it has outlived the bomb's.
+        (after / "Dockerfile").write_text(f"FROM {BUSYBOX}\nRUN --mount=type=cache,id={cache},target=/c echo free {unique()}\n")
+        self.assertIn(" free ", hull("build", "--progress", "plain", after).err)
+
     def test_a_kernel_panic_ends_that_container_alone(self):
         neighbour = self.container("--", "sleep", "1000")
         name = self.container("--privileged", "--", "sh", "-c", "echo c > /proc/sysrq-trigger; sleep 1000")
