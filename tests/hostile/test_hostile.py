@@ -7,7 +7,7 @@ import signal
 import subprocess
 import tarfile
 
-from harness import BUSYBOX, HULL, EngineTest, hull, tar_of, unique, wait_for
+from harness import BUSYBOX, COMMAND_SECONDS, HULL, EngineTest, hull, tar_of, unique, wait_for
 
 
 class HostileArchives(EngineTest):
@@ -91,8 +91,8 @@ class HostileGuests(EngineTest):
             self.assertTrue(any(line.endswith(" begun\n") for line in bomb.stderr))
             self.assertEqual(hull("run", "--rm", BUSYBOX, "echo", "other").out, "other\n")
         finally:
-            bomb.send_signal(signal.SIGINT)
-            bomb.wait()
+            bomb.terminate()  # SIGINT is ignored below a shell's background job
+            bomb.wait(COMMAND_SECONDS)
             bomb.stderr.close()
         # The cache is a disk of one machine at a time: whoever gets it has outlived the bomb's.
         (after / "Dockerfile").write_text(f"FROM {BUSYBOX}\nRUN --mount=type=cache,id={cache},target=/c echo free {unique()}\n")
