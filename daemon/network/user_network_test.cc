@@ -2,7 +2,6 @@
 #include "daemon/network/user_network.h"
 
 #include <gmock/gmock.h>
-
 #include <sys/socket.h>
 
 #include "base/error.h"

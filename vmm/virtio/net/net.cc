@@ -220,8 +220,7 @@ void NetDevice::scatterFrame() noexcept {
   buffers_.clear();
 }
 
-// ---- waiting for the host
-// -------------------------------------------------------------------------
+// ---- waiting for the host -----------------------------------------------------------------------
 
 void NetDevice::wait() noexcept {
   if (backend_->ended() && !std::exchange(told_end_, true)) {
