@@ -1,8 +1,6 @@
 // Containers: what they have mounted, from the request to the virtual machine.
 #include <fcntl.h>
-#include <linux/openat2.h>
 #include <sys/stat.h>
-#include <sys/syscall.h>
 #include <unistd.h>
 
 #include <algorithm>
@@ -10,6 +8,7 @@
 
 #include "base/error.h"
 #include "base/file.h"
+#include "base/open_in_root.h"
 #include "daemon/engine/containers.h"
 
 namespace hull::engine {
@@ -18,21 +17,14 @@ namespace {
 
 constexpr std::chrono::seconds kFillPowerOffTime{60};
 
-Fd openBelow(const Fd& root, const std::string& path) {
-  open_how how{};
-  how.flags = O_PATH | O_CLOEXEC;
-  how.resolve = RESOLVE_IN_ROOT | RESOLVE_NO_MAGICLINKS;
-  return Fd(static_cast<int>(syscall(SYS_openat2, root.get(), path.c_str(), &how, sizeof how)));
-}
-
 // What -v names and is not there becomes a folder, its parents too, as in Docker.
 void makeSource(const std::string& host_root, const std::string& path) {
   const Fd root = openFile(host_root, O_PATH | O_DIRECTORY);
   for (size_t end = path.find('/', 1);; end = path.find('/', end + 1)) {
     const std::string prefix = path.substr(0, end);
-    if (const Fd there = openBelow(root, prefix); !there) {
+    if (const Fd there = openInRoot(root.get(), prefix, O_PATH); !there) {
       const size_t slash = prefix.rfind('/');
-      const Fd parent = openBelow(root, slash == 0 ? "/" : prefix.substr(0, slash));
+      const Fd parent = openInRoot(root.get(), slash == 0 ? "/" : prefix.substr(0, slash), O_PATH);
       const std::string name = prefix.substr(slash + 1);
       if (!parent || (mkdirat(parent.get(), name.c_str(), 0755) < 0 && errno != EEXIST)) {
         const int cause = errno;
@@ -53,7 +45,7 @@ void checkSource(const MountPoint& mount, const std::string& host_root) {
   }
   if (mount.create_source) return makeSource(host_root, mount.source);
   const Fd root = openFile(host_root, O_PATH | O_DIRECTORY);
-  if (openBelow(root, mount.source)) return;
+  if (openInRoot(root.get(), mount.source, O_PATH)) return;
   throw Error(
       ErrorKind::kInvalidArgument,
       "invalid mount config for type \"bind\": bind source path does not exist: " + mount.source);

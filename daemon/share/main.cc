@@ -11,7 +11,6 @@
 // do not leave. What fails before virtiofsd runs is written to STATUS-FD; its end without a text is
 // success.
 #include <fcntl.h>
-#include <linux/openat2.h>
 #include <sched.h>
 #include <signal.h>
 #include <sys/mount.h>
@@ -25,6 +24,7 @@
 
 #include "base/error.h"
 #include "base/fd.h"
+#include "base/open_in_root.h"
 #include "daemon/vm/share_arguments.h"
 
 namespace hull::share {
@@ -43,16 +43,9 @@ struct Share {
 
 Fd openSource(const Share& share) {
   const Fd root = openFile(share.root, O_PATH | O_DIRECTORY);
-  open_how how{};
-  how.resolve = RESOLVE_IN_ROOT | RESOLVE_NO_MAGICLINKS;
-  const auto open = [&](uint64_t flags) {
-    how.flags = flags | O_PATH | O_CLOEXEC;
-    return Fd(
-        static_cast<int>(syscall(SYS_openat2, root.get(), share.source.c_str(), &how, sizeof how)));
-  };
   // O_DIRECTORY first: without it what mounts itself when it is entered is not entered.
-  Fd source = open(O_DIRECTORY);
-  if (!source && errno == ENOTDIR) source = open(0);
+  Fd source = openInRoot(root.get(), share.source, O_PATH | O_DIRECTORY);
+  if (!source && errno == ENOTDIR) source = openInRoot(root.get(), share.source, O_PATH);
   if (!source) {
     if (errno == ENOENT || errno == ENOTDIR) {
       throw Error(ErrorKind::kInvalidArgument, "bind source path does not exist: " + share.source);

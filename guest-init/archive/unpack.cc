@@ -1,9 +1,7 @@
 #include "guest-init/archive/unpack.h"
 
 #include <fcntl.h>
-#include <linux/openat2.h>
 #include <sys/stat.h>
-#include <sys/syscall.h>
 #include <sys/sysmacros.h>
 #include <unistd.h>
 
@@ -12,6 +10,7 @@
 #include <vector>
 
 #include "base/error.h"
+#include "base/open_in_root.h"
 #include "guest-init/archive/tar.h"
 #include "guest-init/system/files.h"
 #include "guest-init/system/text.h"
@@ -26,14 +25,6 @@ constexpr std::string_view kWhiteoutMetaPrefix = ".wh..wh.";
 constexpr std::string_view kOpaqueName = ".wh..wh..opq";
 constexpr size_t kMaxDirectories = size_t{1} << 20;  // whose times are set at the end
 constexpr size_t kCopyBytes = 64 * 1024;
-
-Fd openInRoot(const Fd& root, const std::string& path, uint64_t flags) {
-  open_how how{};
-  how.flags = flags | O_CLOEXEC;
-  how.resolve = RESOLVE_IN_ROOT | RESOLVE_NO_MAGICLINKS;
-  const std::string usable = path.empty() ? "." : path;
-  return Fd(static_cast<int>(syscall(SYS_openat2, root.get(), usable.c_str(), &how, sizeof how)));
-}
 
 // The components of an entry's path; "." and empty ones dropped, ".." refused.
 std::vector<std::string> componentsOf(const std::string& path) {
@@ -61,7 +52,7 @@ class Unpacker {
     TarReader reader(tar);
     while (const auto entry = reader.next()) add(*entry, reader);
     for (const auto& [path, times] : directory_times_) {
-      const Fd directory = openInRoot(target_.root, path, O_RDONLY | O_DIRECTORY);
+      const Fd directory = openInRoot(target_.root.get(), path, O_RDONLY | O_DIRECTORY);
       if (directory) futimens(directory.get(), times.data());
     }
   }
@@ -85,12 +76,12 @@ class Unpacker {
 
   // Opens the entry's parent, creating what is missing, and makes it the working directory.
   Place enter(const std::vector<std::string>& components, const std::string& path) {
-    Place place{openInRoot(target_.root, target_.directory, O_RDONLY | O_DIRECTORY),
+    Place place{openInRoot(target_.root.get(), target_.directory, O_RDONLY | O_DIRECTORY),
                 components.back(), target_.directory};
     if (!place.parent) throw sysError("unpack into " + target_.directory);
     for (size_t i = 0; i + 1 < components.size(); ++i) {
       place.path += '/' + components[i];
-      Fd next = openInRoot(target_.root, place.path, O_RDONLY | O_DIRECTORY);
+      Fd next = openInRoot(target_.root.get(), place.path, O_RDONLY | O_DIRECTORY);
       if (!next && errno == ENOENT) next = makeParent(place.parent, components[i], place.path);
       if (!next) throw sysError("unpack " + path);
       place.parent = std::move(next);
@@ -104,13 +95,13 @@ class Unpacker {
     if (mkdirat(parent.get(), name.c_str(), 0755) < 0) throw sysError("unpack " + path);
     Fd made = openFileAt(parent.get(), name, O_RDONLY | O_DIRECTORY | O_NOFOLLOW);
     if (!target_.below) return made;
-    const Fd model = openInRoot(*target_.below, path, O_RDONLY | O_DIRECTORY | O_NOFOLLOW);
+    const Fd model = openInRoot(target_.below->get(), path, O_RDONLY | O_DIRECTORY | O_NOFOLLOW);
     if (model) copyAttributes(model.get(), made.get());
     return made;
   }
 
   void rootAttributes(const TarEntry& entry) {
-    const Fd root = openInRoot(target_.root, target_.directory, O_RDONLY | O_DIRECTORY);
+    const Fd root = openInRoot(target_.root.get(), target_.directory, O_RDONLY | O_DIRECTORY);
     if (!root || fchdir(root.get()) < 0) throw sysError("unpack /");
     if (fchown(root.get(), entry.uid, entry.gid) < 0 || fchmod(root.get(), entry.mode) < 0) {
       throw sysError("unpack /");
@@ -198,7 +189,7 @@ class Unpacker {
     components.pop_back();
     std::string path = target_.directory;
     for (const std::string& component : components) path += '/' + component;
-    const Fd from = openInRoot(target_.root, path, O_RDONLY | O_DIRECTORY);
+    const Fd from = openInRoot(target_.root.get(), path, O_RDONLY | O_DIRECTORY);
     if (!from || linkat(from.get(), name.c_str(), place.parent.get(), place.name.c_str(), 0) < 0) {
       throw sysError("unpack " + place.path + ": link to " + entry.link);
     }

@@ -11,6 +11,7 @@
 #include <memory>
 
 #include "base/error.h"
+#include "base/open_in_root.h"
 #include "guest-init/container/volumes.h"
 #include "guest-init/system/files.h"
 #include "guest-init/system/text.h"

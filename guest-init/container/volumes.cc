@@ -2,10 +2,8 @@
 
 #include <dirent.h>
 #include <fcntl.h>
-#include <linux/openat2.h>
 #include <sys/mount.h>
 #include <sys/stat.h>
-#include <sys/syscall.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -16,6 +14,7 @@
 #include <memory>
 
 #include "base/error.h"
+#include "base/open_in_root.h"
 #include "base/stream.h"
 #include "guest-init/archive/pack.h"
 #include "guest-init/archive/unpack.h"
@@ -171,13 +170,6 @@ void initialise(const std::string& state, const std::string& merged,
 }
 
 }  // namespace
-
-Fd openInRoot(int root, const std::string& path, uint64_t flags) {
-  open_how how{};
-  how.flags = flags | O_CLOEXEC;
-  how.resolve = RESOLVE_IN_ROOT | RESOLVE_NO_MAGICLINKS;
-  return Fd(static_cast<int>(syscall(SYS_openat2, root, path.c_str(), &how, sizeof how)));
-}
 
 bool isVolume(const Mount& mount) {
   return mount.kind == Mount::Kind::kVirtioFs || mount.kind == Mount::Kind::kDisk;

@@ -31,7 +31,4 @@ bool isVolume(const Mount& mount);
 void initialiseVolumes(const std::string& state, const std::string& merged,
                        const std::vector<Mount>& mounts);
 
-// A path of a container, symlinks resolved inside `root`; not valid when it is not there.
-Fd openInRoot(int root, const std::string& path, uint64_t flags);
-
 }  // namespace hull::guest
