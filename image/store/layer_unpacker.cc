@@ -16,7 +16,6 @@ namespace {
 
 constexpr size_t kWriteBufferBytes = 1 << 20;
 constexpr size_t kIndexFlushBytes = 1 << 20;
-constexpr uint64_t kWriteBackBytes = 32 << 20;  // start writing to disk early, in such steps
 constexpr std::string_view kWhiteoutPrefix = ".wh.";
 constexpr std::string_view kAufsPrefix = ".wh..wh.";  // AUFS keeps its own books in such names
 constexpr std::string_view kOpaqueMarker = ".wh..wh..opq";
@@ -71,12 +70,7 @@ void DataFileWriter::flush() {
   inContext("write layer", [&] { pwriteFull(fd_.get(), buffer_, written_); });
   written_ += buffer_.size();
   buffer_.clear();
-  if (written_ - write_back_ >= kWriteBackBytes) {
-    // Only a hint: the sync at the end reports errors.
-    sync_file_range(fd_.get(), static_cast<off64_t>(write_back_),
-                    static_cast<off64_t>(written_ - write_back_), SYNC_FILE_RANGE_WRITE);
-    write_back_ = written_;
-  }
+  write_back_.written(fd_.get(), written_);
 }
 
 void DataFileWriter::finish() {

@@ -9,6 +9,7 @@
 #include "base/bytes.h"
 #include "base/fd.h"
 #include "base/stream.h"
+#include "base/write_back.h"
 #include "image/layer/index.h"
 #include "image/layer/tar_reader.h"
 #include "image/store/layer_store.h"
@@ -28,8 +29,8 @@ class DataFileWriter {
  private:
   Fd fd_;
   std::vector<std::byte> buffer_;
-  uint64_t written_ = 0;     // where the buffer belongs in the file
-  uint64_t write_back_ = 0;  // up to where the kernel was asked to start writing
+  uint64_t written_ = 0;  // where the buffer belongs in the file
+  WriteBack write_back_;
 };
 
 class LayerUnpacker {

@@ -10,6 +10,7 @@
 #include "base/error.h"
 #include "base/file.h"
 #include "base/random.h"
+#include "base/write_back.h"
 #include "registry/server/message.h"
 #include "registry/server/route.h"
 
@@ -45,6 +46,7 @@ class Upload {
     pwriteFull(fd, bytes, size_);
     hasher_->update(bytes);
     size_ += bytes.size();
+    write_back_.written(fd, size_);
   }
 
   // Digests what is on disk already, after a restart or for another algorithm.
@@ -93,6 +95,7 @@ class Upload {
   HashAlgorithm algorithm_;  // guarded by mutex_, as all below
   std::optional<Hasher> hasher_ = Hasher(algorithm_);
   uint64_t size_ = 0;
+  WriteBack write_back_;
   uint64_t writer_ = 0;
 };
 
