@@ -108,6 +108,17 @@ void declare(CLI::App& app, Options& options) {
                  "CPUs of a container without a limit of its own")
       ->capture_default_str()
       ->check(CLI::Range(1, 64));
+  app.add_option("--default-sysctl", options.engine.default_sysctls,
+                 "name=value for every container's kernel, unless it has a value of its own; may "
+                 "be repeated")
+      ->check([](const std::string& setting) -> std::string {
+        try {
+          checkSysctl(setting);
+          return {};
+        } catch (const Error& error) {
+          return error.what();
+        }
+      });
   app.add_option("--max-machines", options.quota.machines,
                  "how many virtual machines run at a time, containers and builds together");
   app.add_option("--max-memory", options.quota.memory_mib,

@@ -55,6 +55,8 @@ std::unique_ptr<Vm> Containers::boot(Container& container, bool with_network,
     configureCards(*vm, cards);
     state.ports = publishPorts(container, cards);
     auto message = createMessage(spec, container.hostname(), cards, true);
+    message.sysctls.insert(message.sysctls.begin(), options_.default_sysctls.begin(),
+                           options_.default_sysctls.end());
     message.mounts.insert(message.mounts.end(), mounts.mounts.begin(), mounts.mounts.end());
     vm->request(container.id(), std::move(message), mounts.initialises ? kFillTime : kCreateTime);
     if (mounts.initialises) noteInitialised(container);

@@ -158,11 +158,8 @@ bool isSysctlName(const std::string& name) {
 
 void readSysctls(const Json& host, GuestSpec& spec) {
   for (const auto& [name, value] : fields::textMap(host, "Sysctls")) {
-    if (!isSysctlName(name) || value.find('\n') != std::string::npos) {
-      invalid("invalid sysctl \"" + name + "=" + value +
-              "\": expected a name like net.ipv4.ip_forward");
-    }
     spec.sysctls.push_back(name + "=" + value);
+    checkSysctl(spec.sysctls.back());
     if (spec.sysctls.size() > kMaxSysctls) invalid("too many sysctls");
   }
 }
@@ -236,6 +233,15 @@ DiskLimits readDiskLimits(const Json& host) {
 }
 
 }  // namespace
+
+void checkSysctl(const std::string& setting) {
+  const size_t equals = setting.find('=');
+  if (equals != std::string::npos && isSysctlName(setting.substr(0, equals)) &&
+      setting.find('\n') == std::string::npos) {
+    return;
+  }
+  invalid("invalid sysctl \"" + setting + "\": expected a setting like net.ipv4.ip_forward=1");
+}
 
 LimitSpec readLimits(const Json& host) {
   LimitSpec spec;

@@ -100,6 +100,7 @@ TEST(GuestSpecTest, SysctlsNameFilesOfTheKernelAndNothingElse) {
         << name;
   }
   EXPECT_THAT(guestRefusal(R"({"Sysctls":{"a":"1\n2"}})"), HasSubstr("invalid sysctl"));
+  EXPECT_THAT(refusal([] { checkSysctl("net.core.somaxconn"); }), HasSubstr("ip_forward=1"));
   EXPECT_THAT(guestRefusal(R"({"OomScoreAdj":2000})"), HasSubstr("range"));
 }
 

@@ -57,6 +57,8 @@ struct GuestSpec {
   int32_t oom_score_adj = 0;
 };
 
+// "name=value", of a file below /proc/sys; throws kInvalidArgument.
+void checkSysctl(const std::string& setting);
 LimitSpec readLimits(const nlohmann::json& host);
 GuestSpec readGuest(const nlohmann::json& host);
 // Options that are accepted and do nothing, each with a sentence.

@@ -3,6 +3,7 @@ carries as many of them as go together: a start costs seconds."""
 import json
 
 from harness import BUSYBOX, EngineTest, hull, unique, wait_for
+from private_engine import PrivateEngineTest
 
 NO_MKDIR = json.dumps({"defaultAction": "SCMP_ACT_ALLOW", "syscalls": [{"names": ["mkdir", "mkdirat"], "action": "SCMP_ACT_ERRNO", "errnoRet": 13}]})
 
@@ -97,3 +98,11 @@ class Options(EngineTest):
         self.addCleanup(hull, "rmi", image, check=False)
         self.assertRegex(hull("commit", "-c", 'CMD ["cat", "/etc/given"]', name, image).out, r"^sha256:[0-9a-f]{64}\n$")
         self.assertEqual(self.run_in(image=image).out, "content\n")
+
+
+class DefaultSysctl(PrivateEngineTest):
+    def test_every_container_has_it_unless_it_has_its_own(self):
+        engine = self.engine(options=["--default-sysctl", "net.core.somaxconn=77", "--default-sysctl", "vm.swappiness=7"])
+        engine.import_busybox()
+        shown = engine.hull("run", "--rm", "--sysctl", "vm.swappiness=8", BUSYBOX, "cat", "/proc/sys/net/core/somaxconn", "/proc/sys/vm/swappiness")
+        self.assertEqual(shown.out, "77\n8\n", shown.err)
