@@ -68,6 +68,8 @@ uint32_t defaultVcpus() {
 void declare(CLI::App& app, Options& options) {
   app.add_option("--socket,-H", options.serve.sockets,
                  "unix socket to listen on; may be repeated (default: " + defaultSocket() + ")");
+  app.add_option("--client-socket", options.serve.other_names,
+                 "path at which clients on another host reach this engine; may be repeated");
   app.add_option("--group,-G", options.serve.group,
                  "group that may use the socket (default: hull or docker, if there is one)");
   app.add_option("--tcp", options.serve.tcp_addresses,
@@ -247,7 +249,8 @@ int main(int argc, char** argv) {
     engine::blockSignals();
     raiseDescriptorLimit();  // two for each connection to a published port
     if (options.uninstall) return engine::uninstall(options);
-    engine::serve(options.serve, [&] {
+    engine::serve(options.serve, [&](const std::vector<std::string>& sockets) {
+      options.engine.sockets = sockets;
       engine::EngineLock lock(options.engine.root);  // before anything of the host is touched
       return std::make_unique<engine::Engine>(std::move(lock), engine::partsOf(options),
                                               options.engine);

@@ -11,6 +11,7 @@
 
 #include <array>
 #include <cstdlib>
+#include <cstring>
 #include <filesystem>
 #include <thread>
 
@@ -25,6 +26,8 @@
 namespace hull::engine {
 
 namespace {
+
+namespace fs = std::filesystem;
 
 constexpr int kFirstPassedFd = 3;  // sd_listen_fds(3)
 constexpr int kMaxPassedFds = 16;
@@ -50,6 +53,17 @@ std::vector<Fd> passedSockets() {
   unsetenv("LISTEN_PID");
   unsetenv("LISTEN_FDS");
   return sockets;
+}
+
+// Empty for what is none of a unix socket.
+std::string pathOf(const Fd& listener) {
+  sockaddr_un address{};
+  socklen_t size = sizeof address;
+  if (getsockname(listener.get(), reinterpret_cast<sockaddr*>(&address), &size) != 0 ||
+      address.sun_family != AF_UNIX) {
+    return {};
+  }
+  return {address.sun_path, strnlen(address.sun_path, sizeof address.sun_path)};
 }
 
 // sd_notify(3): systemd learns that clients and dependent units may come.
@@ -94,7 +108,7 @@ gid_t groupOf(const std::string& wanted) {
 
 // Whoever may write to the socket rules the engine: its owner and one group, no one else.
 Fd listenOn(const std::string& path, gid_t owner_group) {
-  makeDirectories(std::filesystem::path(path).parent_path().string(), 0755);
+  makeDirectories(fs::path(path).parent_path().string(), 0755);
   if (answers(path)) {
     throw Error(ErrorKind::kConflict,
                 "listen on " + path + ": another engine answers there; stop that one first");
@@ -216,12 +230,15 @@ void blockSignals() {
   signal(SIGPIPE, SIG_IGN);
 }
 
-void serve(const ServeOptions& options, const std::function<std::unique_ptr<Engine>()>& make) {
-  // The engine first: its lock tells a second one apart before it touches the sockets.
-  const auto engine = make();
+void serve(const ServeOptions& options, const MakeEngine& make) {
   std::vector<Fd> listeners = passedSockets();
   std::vector<std::string> paths = options.sockets;
   if (paths.empty() && listeners.empty()) paths.push_back(engineSocket());
+  std::vector<std::string> names = options.other_names;
+  for (const std::string& path : paths) names.push_back(fs::absolute(path).string());
+  for (const Fd& passed : listeners) names.push_back(pathOf(passed));
+  // The engine first: its lock tells a second one apart before it touches the sockets.
+  const auto engine = make(names);
   const gid_t owner_group = groupOf(options.group);
   for (const std::string& path : paths) {
     listeners.push_back(listenOn(path, owner_group));
@@ -232,6 +249,9 @@ void serve(const ServeOptions& options, const std::function<std::unique_ptr<Engi
       [](int status, std::chrono::nanoseconds took) { api::requestCounts().count(status, took); });
   api::HttpServer server(std::move(listeners),
                          [&](api::Exchange& exchange) { router.dispatch(exchange); });
+  engine->door().open([&server](Fd connection, std::shared_ptr<void> place) {
+    server.serve(std::move(connection), std::move(place));
+  });
   addTcpListeners(options, server);
   std::unique_ptr<MetricsServer> metrics;
   if (!options.metrics_address.empty()) {
@@ -249,6 +269,7 @@ void serve(const ServeOptions& options, const std::function<std::unique_ptr<Engi
                                               : "stopping: containers run on");
   tellSystemd("STOPPING=1\n");
   // Attached clients and waits end with their connections; the engine then lets go of the VMs.
+  engine->door().close();
   server.stop();
   serving.join();
   metrics.reset();

@@ -12,7 +12,8 @@
 namespace hull::engine {
 
 struct ServeOptions {
-  std::vector<std::string> sockets;  // empty, and none from systemd: engineSocket()
+  std::vector<std::string> sockets;      // empty, and none from systemd: engineSocket()
+  std::vector<std::string> other_names;  // paths at which clients reach these sockets, elsewhere
   // TCP addresses "host:port", only with mutual TLS: the folder of ca.pem, cert.pem and key.pem.
   std::vector<std::string> tcp_addresses;
   std::string tls_folder;
@@ -23,8 +24,9 @@ struct ServeOptions {
 // Blocks SIGTERM, SIGINT and SIGHUP for the process; before any thread is started.
 void blockSignals();
 
-// Binds the sockets, makes the engine, answers until SIGTERM or SIGINT, and puts everything away.
-// Containers run on unless the options say otherwise.
-void serve(const ServeOptions& options, const std::function<std::unique_ptr<Engine>()>& make);
+// Makes the engine, binds the sockets, answers until SIGTERM or SIGINT, and puts everything away.
+// Containers run on unless the options say otherwise. `make` is told the paths of the sockets.
+using MakeEngine = std::function<std::unique_ptr<Engine>(const std::vector<std::string>& sockets)>;
+void serve(const ServeOptions& options, const MakeEngine& make);
 
 }  // namespace hull::engine

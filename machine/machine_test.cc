@@ -183,6 +183,7 @@ TEST_F(PayloadTest, IsMadeOnceAndAgainWhenAProgramChanges) {
   EXPECT_EQ(inside("cat /hulld"), "first engine");
   EXPECT_EQ(inside("cat /machine-agent"), "the agent");
   EXPECT_EQ(inside("cat /agent-arguments"), "agent\n");
+  EXPECT_EQ(inside("cat /engine-socket"), paths_.engineSocket() + "\n");
   EXPECT_THAT(inside("cat /machine-init"), HasSubstr("PID 1"));
   EXPECT_FALSE(ensurePayload(paths_, source_));
   put("hulld", "second engine");

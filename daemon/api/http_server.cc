@@ -47,7 +47,7 @@ void HttpServer::run() {
 
 void HttpServer::waitForPlace() {
   std::unique_lock lock(mutex_);
-  changed_.wait(lock, [this] { return open_.size() < limits_.connections || stopping_; });
+  changed_.wait(lock, [this] { return counted_ < limits_.connections || stopping_; });
 }
 
 void HttpServer::accept(int listener) {
@@ -60,29 +60,41 @@ void HttpServer::accept(int listener) {
     }
     return;
   }
+  const auto found = admits_.find(listener);
+  begin(std::move(socket), found == admits_.end() ? Admit() : found->second, true, {});
+}
+
+void HttpServer::serve(Fd connection, std::shared_ptr<void> held) {
+  begin(std::move(connection), {}, false, std::move(held));
+}
+
+void HttpServer::begin(Fd socket, const Admit& admit, bool counted, std::shared_ptr<void> held) {
   const std::lock_guard lock(mutex_);
   if (stopping_) return;
   const int number = socket.get();
   open_.insert(number);
+  counted_ += counted;
   try {
-    const auto found = admits_.find(listener);
-    const Admit admit = found == admits_.end() ? Admit() : found->second;
-    std::thread([this, number, admit, fd = socket.duplicate()]() mutable {
+    std::thread([this, number, admit, counted, held = std::move(held),
+                 fd = socket.duplicate()]() mutable {
       try {
         if (admit) fd = admit(std::move(fd));
         serveConnection(std::move(fd), limits_, watch_, handler_);
       } catch (const std::exception& error) {
         log::debug(std::string("connection: ") + error.what());
       }
+      held.reset();
       // The listed descriptor is closed under the lock, so stop() never shuts down a stranger's.
       const std::lock_guard done(mutex_);
       open_.erase(number);
+      counted_ -= counted;
       close(number);
       changed_.notify_all();
     }).detach();
     (void)socket.release();
   } catch (const std::exception& error) {
     open_.erase(number);
+    counted_ -= counted;
     log::warning(std::string("serve a client: ") + error.what());
   }
 }

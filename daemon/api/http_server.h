@@ -1,6 +1,7 @@
 // Serves HTTP/1.1 on listening sockets: a thread per connection, at most `connections` of them
-// (further clients wait in the socket's backlog), bounded headers, deadlines against clients that
-// never finish a request. Owned by main; run() blocks one thread, stop() may come from any.
+// (further clients wait in the socket's backlog), besides what serve() is given; bounded headers,
+// deadlines against clients that never finish a request. Owned by main; run() blocks one thread,
+// stop() may come from any.
 #pragma once
 
 #include <atomic>
@@ -8,6 +9,7 @@
 #include <condition_variable>
 #include <functional>
 #include <map>
+#include <memory>
 #include <mutex>
 #include <set>
 #include <vector>
@@ -40,12 +42,17 @@ class HttpServer {
   using Admit = std::function<Fd(Fd accepted)>;
   void addListener(Fd listener, Admit admit);
 
+  // One connection more that came in another way, not counted with those of the listeners: `held`
+  // is let go of when it has ended. After stop() it is closed. Any thread.
+  void serve(Fd connection, std::shared_ptr<void> held);
+
   void run();   // until stop()
   void stop();  // refuses new connections, ends the open ones, waits for their handlers
 
  private:
   void accept(int listener);
   void waitForPlace();
+  void begin(Fd socket, const Admit& admit, bool counted, std::shared_ptr<void> held);
 
   std::vector<Fd> listeners_;
   std::map<int, Admit> admits_;  // by listener
@@ -57,6 +64,7 @@ class HttpServer {
   std::mutex mutex_;
   std::condition_variable changed_;
   std::set<int> open_;  // sockets being served
+  size_t counted_ = 0;  // of them, by the limit
 };
 
 }  // namespace hull::engine::api

@@ -80,6 +80,36 @@ TEST_F(HttpServerTest, LengthAndChunkedBodies) {
               HasSubstr("\r\n\r\nabcde"));
 }
 
+TEST_F(HttpServerTest, ConnectionsOfAnotherWayInTakeNobodysPlace) {
+  startEcho();
+  std::vector<Fd> clients;
+  for (size_t i = 0; i < 3 * limits_.connections; ++i) {
+    FdPair pair = makeSocketPair(SOCK_STREAM);
+    server_->serve(std::move(pair.second), nullptr);
+    clients.push_back(std::move(pair.first));
+  }
+  const std::string request = "POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 3\r\n\r\nabc";
+  EXPECT_THAT(ask(request), HasSubstr("\r\n\r\nabc"));
+  writeFull(clients.back().get(), request);
+  shutdown(clients.back().get(), SHUT_WR);
+  EXPECT_THAT(readAllOf(clients.back()), HasSubstr("\r\n\r\nabc"));
+}
+
+TEST_F(HttpServerTest, WhatComesAnotherWayIsHeldUntilItsEnd) {
+  startEcho();
+  FdPair pair = makeSocketPair(SOCK_STREAM);
+  std::promise<void> let_go;
+  server_->serve(std::move(pair.second), std::shared_ptr<void>(&let_go, [](void* held) {
+                   static_cast<std::promise<void>*>(held)->set_value();
+                 }));
+  pair.first.reset();
+  let_go.get_future().wait();
+  server_->stop();
+  FdPair late = makeSocketPair(SOCK_STREAM);
+  server_->serve(std::move(late.second), nullptr);
+  EXPECT_EQ(readAllOf(late.first), "") << "closed";
+}
+
 TEST_F(HttpServerTest, KeepsConnectionsAndSkipsBodiesNobodyRead) {
   start([](Exchange& e) { e.reply(200, "text/plain", e.request().path, {}); });
   const std::string answers =

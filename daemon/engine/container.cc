@@ -40,6 +40,17 @@ std::shared_ptr<Vm> Run::release() {
   return std::exchange(vm_, nullptr);
 }
 
+void Run::serve(std::unique_ptr<GuestSocket> socket) {
+  const std::lock_guard lock(mutex_);
+  socket_ = std::move(socket);
+}
+
+void Run::endService() {
+  std::unique_ptr<GuestSocket> ended;
+  const std::lock_guard lock(mutex_);
+  ended.swap(socket_);
+}
+
 void Run::noteExit(const guest::ProcessExited& exit) {
   const std::lock_guard lock(mutex_);
   if (!end_.process) end_.process = exit;

@@ -16,6 +16,7 @@
 #include <vector>
 
 #include "daemon/engine/state_db.h"
+#include "daemon/vm/guest_socket.h"
 #include "daemon/vm/process_output.h"
 #include "daemon/vm/vm.h"
 
@@ -31,6 +32,9 @@ class Run : public std::enable_shared_from_this<Run> {
   void take(std::unique_ptr<Vm> vm, ExecExit exec_exited);
   std::shared_ptr<Vm> vm() const;  // throws kConflict when it is gone
   std::shared_ptr<Vm> release();   // for its end; null the second time
+  // While it runs; endService() waits for what is under way, which the VM's end cuts short.
+  void serve(std::unique_ptr<GuestSocket> socket);
+  void endService();
   guest::Message request(guest::Message message) {
     return vm()->request(container_, std::move(message));
   }
@@ -55,6 +59,7 @@ class Run : public std::enable_shared_from_this<Run> {
   std::condition_variable changed_;
   std::shared_ptr<Vm> vm_;
   End end_;
+  std::unique_ptr<GuestSocket> socket_;  // uses this
 };
 
 struct ExitResult {

@@ -4,18 +4,21 @@
 #include <unistd.h>
 
 #include <algorithm>
+#include <array>
 #include <cerrno>
 
 #include "base/error.h"
 #include "base/file.h"
 #include "base/open_in_root.h"
 #include "daemon/engine/containers.h"
+#include "daemon/engine/door.h"
 
 namespace hull::engine {
 
 namespace {
 
 constexpr std::chrono::seconds kFillPowerOffTime{60};
+constexpr const char* kEngineSocketName = "engine";  // in the guest
 
 // What -v names and is not there becomes a folder, its parents too, as in Docker.
 void makeSource(const std::string& host_root, const std::string& path) {
@@ -36,19 +39,47 @@ void makeSource(const std::string& host_root, const std::string& path) {
   }
 }
 
-void checkSource(const MountPoint& mount, const std::string& host_root) {
+Fd openHostRoot(const MountPoint& mount, const std::string& host_root) {
   if (!fileExists(host_root)) {
     throw Error(ErrorKind::kUnavailable,
                 "mount " + mount.source +
                     ": the host's files are not shared with this machine (install virtiofsd on the "
                     "host, then: hull machine stop; hull machine start)");
   }
+  return openFile(host_root, O_PATH | O_DIRECTORY);
+}
+
+void checkSource(const MountPoint& mount, const std::string& host_root) {
+  const Fd root = openHostRoot(mount, host_root);
+  const Fd source = openInRoot(root.get(), mount.source, O_PATH);
+  struct stat info {};
+  if (source && fstat(source.get(), &info) == 0 && S_ISSOCK(info.st_mode)) {
+    throw Error(ErrorKind::kNotSupported,
+                "mount " + mount.source +
+                    ": a socket of the host cannot be used in a container, which is a virtual "
+                    "machine with a kernel of its own; let the service listen on TCP and reach it "
+                    "at host.docker.internal (--add-host host.docker.internal:host-gateway). The "
+                    "engine's own socket can be bound: /var/run/docker.sock");
+  }
+  if (source) return;
   if (mount.create_source) return makeSource(host_root, mount.source);
-  const Fd root = openFile(host_root, O_PATH | O_DIRECTORY);
-  if (openInRoot(root.get(), mount.source, O_PATH)) return;
   throw Error(
       ErrorKind::kInvalidArgument,
       "invalid mount config for type \"bind\": bind source path does not exist: " + mount.source);
+}
+
+// Where the source leads on the host, by its links; as it is where there is nothing.
+std::string resolvedSource(const std::string& source, const std::string& host_root) {
+  if (!fileExists(host_root)) return source;
+  const Fd root = openFile(host_root, O_PATH | O_DIRECTORY);
+  const Fd place = openInRoot(root.get(), source, O_PATH);
+  std::array<char, kMaxMountPathBytes> path;
+  const std::string link = "/proc/self/fd/" + std::to_string(place.get());
+  const ssize_t size = place ? readlink(link.c_str(), path.data(), path.size()) : -1;
+  if (size <= 0) return source;
+  const std::string found(path.data(), static_cast<size_t>(size));
+  if (host_root == "/") return found;
+  return found.starts_with(host_root + "/") ? found.substr(host_root.size()) : source;
 }
 
 [[noreturn]] void refuseBind(const MountPoint& mount) {
@@ -109,6 +140,15 @@ MountPoint Containers::volumePoint(const MountRequest& request, const std::strin
   return point;
 }
 
+// The engine's socket is given to a container that asks for it by name, and to no other.
+void Containers::checkBind(MountPoint& point) const {
+  point.engine = isEngineSocket(point.source, options_.sockets) ||
+                 isEngineSocket(resolvedSource(point.source, options_.host_root), options_.sockets);
+  if (point.engine) return;
+  if (options_.without_root) refuseBind(point);
+  checkSource(point, options_.host_root);
+}
+
 // Docker's order: other containers' mounts, what was asked for, what the image wants (moby:
 // daemon/volumes.go).
 void Containers::resolveMounts(const MountRequests& requests, const std::string& container,
@@ -125,8 +165,7 @@ void Containers::resolveMounts(const MountRequests& requests, const std::string&
   for (const MountRequest& request : requests.mounts) {
     MountPoint point =
         request.type == MountType::kVolume ? volumePoint(request, container) : pointOf(request);
-    if (point.type == MountType::kBind && options_.without_root) refuseBind(point);
-    if (point.type == MountType::kBind) checkSource(point, options_.host_root);
+    if (point.type == MountType::kBind) checkBind(point);
     if (point.type == MountType::kVolume && point.mode.empty()) point.mode = "z";  // as Docker
     put(points, std::move(point));
   }
@@ -189,7 +228,10 @@ Containers::GuestMounts Containers::guestMounts(const Container& container) {
     if (point.type == MountType::kTmpfs) continue;  // ContainerSpec's
     guest::Mount mount = guestMountOf(point);
     const auto disk = std::find(disks.begin(), disks.end(), point.name);
-    if (point.type == MountType::kVolume && disk != disks.end()) {
+    if (point.engine) {
+      mount.kind = guest::Mount::Kind::kSocket;
+      mount.source = kEngineSocketName;
+    } else if (point.type == MountType::kVolume && disk != disks.end()) {
       mount.kind = guest::Mount::Kind::kDisk;
       mount.source = Vm::extraDisk(static_cast<size_t>(disk - disks.begin()));
     } else {
@@ -205,6 +247,24 @@ Containers::GuestMounts Containers::guestMounts(const Container& container) {
     return found == containers_.end() || !found->second->state().running();
   });
   return mounts;
+}
+
+// Serves the engine's API to a container that was given its socket, as to any client.
+void Containers::beginSocket(const Container& container, const std::shared_ptr<Run>& run) {
+  const auto mounts = container.mounts();
+  if (std::none_of(mounts.begin(), mounts.end(), [](const auto& point) { return point.engine; })) {
+    return;
+  }
+  guest::OpenStream stream;
+  stream.kind = guest::OpenStream::Kind::kConnection;
+  stream.path = kEngineSocketName;
+  // The run outlives the socket, which is its own.
+  run->serve(std::make_unique<GuestSocket>(
+      Fd(), [stream, open = run.get()] { return open->openStream(stream); },
+      GuestSocket::Limit{kMaxEngineConnections, tooManyConnections()},
+      [this](Fd connection, std::shared_ptr<void> place) {
+        door_.enter(std::move(connection), std::move(place));
+      }));
 }
 
 // New volumes that the container only reads are filled by a machine that runs nothing of it: its

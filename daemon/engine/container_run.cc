@@ -91,6 +91,7 @@ void Containers::launch(const std::shared_ptr<Container>& container) {
   ContainerState started;
   const auto undo = [&] {
     if (const auto vm = run->release()) vm->stop(std::chrono::milliseconds(0));
+    run->endService();
     volumes_.detachDisks(container->id());
     detachNetwork(*container);
   };
@@ -107,6 +108,7 @@ void Containers::launch(const std::shared_ptr<Container>& container) {
     run->vm()->requestFor<guest::ProcessStarted>(container->id(),
                                                  mainProcess(spec, container->hostname()));
     beginOutput(*container, run);
+    beginSocket(*container, run);
   } catch (const Error& error) {
     undo();
     const StartFailure failure = startFailure(error, spec.arguments.at(0));
@@ -184,6 +186,7 @@ void Containers::follow(const std::shared_ptr<Container>& container,
   if (end.abandoned) {
     if (const auto output = container->liveOutput()) output->stop();
     if (const auto vm = run->release()) vm->abandon();
+    run->endService();
     execs_->containerEnded(container->id());
     return;
   }
@@ -228,6 +231,7 @@ void Containers::finish(const std::shared_ptr<Container>& container,
     if (const auto vm = run->release()) {
       vm->stop(in_a_hurry ? std::chrono::milliseconds(0) : kPowerOffTime);
     }
+    run->endService();
     volumes_.detachDisks(container->id());
     publishMounts(*container, "unmount");
     detachNetwork(*container);

@@ -50,11 +50,12 @@ void checkPlatform(const std::string& platform, const image::Image& image) {
 }  // namespace
 
 Containers::Containers(EngineParts& parts, const EngineOptions& options, EventBus& events,
-                       Networks& networks)
+                       Networks& networks, Door& door)
     : parts_(parts),
       options_(options),
       events_(events),
       networks_(networks),
+      door_(door),
       db_((makeDirectories(options.root + "/containers", 0711), options.root + "/engine.db")),
       volumes_(db_, options.root, options.host_root, events, options.without_root) {}
 

@@ -24,6 +24,7 @@
 
 namespace hull::engine {
 
+class Door;
 class Execs;
 class Networks;
 struct NetworkRecord;
@@ -35,8 +36,8 @@ struct StopOptions {
 
 class Containers {
  public:
-  Containers(EngineParts& parts, const EngineOptions& options, EventBus& events,
-             Networks& networks);
+  Containers(EngineParts& parts, const EngineOptions& options, EventBus& events, Networks& networks,
+             Door& door);
   ~Containers();
 
   // Adopts what runs, finishes what ended, sweeps what is half made, applies restart policies.
@@ -98,12 +99,14 @@ class Containers {
   void resolveMounts(const MountRequests& requests, const std::string& container,
                      std::vector<MountPoint>& points);
   std::vector<std::string> diskVolumes(const Container& container) const;
+  void checkBind(MountPoint& point) const;
   VmShare shareOf(const MountPoint& point);
   GuestMounts guestMounts(const Container& container);
   void fillReadOnly(Container& container);
   void noteInitialised(Container& container);
   void publishMounts(const Container& container, const char* action);
   void removeOwnVolumes(const std::vector<MountPoint>& mounts);
+  void beginSocket(const Container& container, const std::shared_ptr<Run>& run);
   void beginOutput(Container& container, const std::shared_ptr<Run>& run);
   void signalMain(const std::shared_ptr<Container>& container, uint32_t number);
   void killAndWait(const std::shared_ptr<Container>& container);
@@ -139,6 +142,7 @@ class Containers {
   const EngineOptions& options_;
   EventBus& events_;
   Networks& networks_;
+  Door& door_;
   Execs* execs_ = nullptr;
   StateDb db_;
   Volumes volumes_;

@@ -65,7 +65,7 @@ Engine::Engine(EngineLock lock, EngineParts parts, EngineOptions options)
       parts_(std::move(parts)),
       id_(installationId(options_.root)),
       networks_(parts_, options_.root, events_),
-      containers_(parts_, options_, events_, networks_),
+      containers_(parts_, options_, events_, networks_, door_),
       execs_(events_, containers_.tasks()) {
   sweepBuilds(parts_, options_);
   containers_.restore(execs_);

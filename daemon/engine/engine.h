@@ -6,6 +6,7 @@
 
 #include "base/fd.h"
 #include "daemon/engine/containers.h"
+#include "daemon/engine/door.h"
 #include "daemon/engine/engine_parts.h"
 #include "daemon/engine/events.h"
 #include "daemon/engine/execs.h"
@@ -37,6 +38,8 @@ class Engine {
   Networks& networks() { return networks_; }
   Containers& containers() { return containers_; }
   Execs& execs() { return execs_; }
+  // Whoever serves the API opens it, and closes it before it goes.
+  Door& door() { return door_; }
   const std::string& id() const { return id_; }  // of this installation, for /info
 
   void shutdown() { containers_.shutdown(); }
@@ -47,6 +50,7 @@ class Engine {
   EngineParts parts_;
   std::string id_;
   EventBus events_;
+  Door door_;
   Networks networks_;
   Containers containers_;
   Execs execs_;

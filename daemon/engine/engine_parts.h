@@ -67,6 +67,8 @@ struct EngineOptions {
   // Where the files are that clients name as bind mounts' sources: another folder than "/" in the
   // emulated host, which has the user's host there.
   std::string host_root = "/";
+  // Where clients reach this engine: a bind mount of one of these (door.h) is the engine's socket.
+  std::vector<std::string> sockets;
   uint64_t default_memory_bytes = uint64_t{512} << 20;
   uint32_t default_vcpus = 1;
   std::vector<std::string> default_sysctls;  // "name=value"; a container's own win

@@ -335,7 +335,8 @@ std::string toJson(const std::vector<MountPoint>& mounts) {
                     {"recursive_read_only", mount.recursive_read_only},
                     {"initialise", mount.initialise},
                     {"own", mount.own},
-                    {"subpath", mount.subpath}});
+                    {"subpath", mount.subpath},
+                    {"engine", mount.engine}});
   }
   return fields::dump(list);
 }
@@ -361,6 +362,7 @@ std::vector<MountPoint> parseMountPoints(std::string_view json) {
     mount.initialise = fields::boolean(item, "initialise");
     mount.own = fields::boolean(item, "own");
     mount.subpath = fields::text(item, "subpath");
+    mount.engine = fields::boolean(item, "engine");
     mounts.push_back(std::move(mount));
   }
   return mounts;

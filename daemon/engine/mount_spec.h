@@ -70,6 +70,7 @@ struct MountPoint {
   bool initialise = false;  // gets the image's files when it is empty; until that was done once
   bool own = false;         // a volume without a given name: removed with the last that has it
   std::string subpath;
+  bool engine = false;  // bind: not what is there on the host, but the engine's socket
 
   bool operator==(const MountPoint&) const = default;
 };

@@ -5,6 +5,7 @@
 #include "base/error.h"
 #include "base/log.h"
 #include "daemon/engine/containers.h"
+#include "daemon/engine/door.h"
 #include "daemon/engine/execs.h"
 
 namespace hull::engine {
@@ -76,6 +77,7 @@ bool Containers::adoptRun(const std::shared_ptr<Container>& container) {
     if (!ports.empty()) parts_.network->publish(container->id(), ports);
   }
   beginOutput(*container, run);
+  beginSocket(*container, run);
   container->beginRun(run);
   log::info("container " + container->id() + " runs on");
   tasks_.run("container " + container->id(), [this, container, run] { follow(container, run); });
@@ -158,6 +160,7 @@ void Containers::shutdown() {
     stopping_ = true;
     stopping_changed_.notify_all();
   }
+  door_.close();  // a container's connection may wait for it to open
   for (const auto& container : list()) {
     const auto run = container->run();
     if (!run) continue;

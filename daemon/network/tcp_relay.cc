@@ -4,11 +4,11 @@
 #include <sys/epoll.h>
 #include <sys/socket.h>
 
-#include <array>
 #include <cerrno>
-#include <vector>
+#include <optional>
 
 #include "base/error.h"
+#include "base/joined_sockets.h"
 #include "base/log.h"
 
 namespace hull::engine {
@@ -36,23 +36,20 @@ Fd listenTcp(const SocketAddress& address) {
 
 class TcpRelay::Connection {
  public:
-  Connection(TcpRelay& relay, Fd client) : relay_(relay), loop_(relay.loop_) {
-    side(kClient).fd = std::move(client);
+  Connection(TcpRelay& relay, Fd client)
+      : relay_(relay), loop_(relay.loop_), client_(std::move(client)) {
     if (relay.limits_.lifetime.count() > 0) {
       lifetime_ = loop_.after(relay.limits_.lifetime, [this] {
         lifetime_.reset();
         close();
       });
     }
-    loop_.add(side(kClient).fd.get(), 0, [this](uint32_t events) {
-      if (connecting_) return close();  // the client has given up
-      service(events);
-    });
+    loop_.add(client_.get(), 0, [this](uint32_t) { close(); });  // the client has given up
     connectNext();
   }
   ~Connection() {
-    for (auto& each : sides_) {
-      if (each.fd.valid()) loop_.remove(each.fd.get());
+    for (const Fd* socket : {&client_, &target_}) {
+      if (socket->valid()) loop_.remove(socket->get());
     }
     for (const auto& timer : {timeout_, lifetime_}) {
       if (timer) loop_.cancel(*timer);
@@ -60,31 +57,14 @@ class TcpRelay::Connection {
   }
 
  private:
-  enum Which { kClient, kTarget };
-  struct Side {
-    Fd fd;
-    uint32_t watched = 0;
-    // What was read here and goes to the other side.
-    std::vector<char> buffer = std::vector<char>(kRelayBufferBytes);
-    size_t begin = 0, end = 0;
-    bool ended = false;  // no more to read here
-    bool shut = false;   // the other side has been told
-  };
-
-  Side& side(Which which) { return sides_[which]; }
-  Side& other(Which which) { return sides_[1 - which]; }
   void close() { relay_.remove(this); }  // deletes this
-
   void connectNext();
   void connected();
-  void service(uint32_t events);
-  bool move(Side& from, Side& to);
-  void watch(Which which);
 
   TcpRelay& relay_;
   EventLoop& loop_;
-  std::array<Side, 2> sides_;
-  bool connecting_ = true;
+  Fd client_, target_;  // until they are joined
+  std::optional<JoinedSockets> joined_;
   size_t attempts_ = 0;
   std::optional<EventLoop::TimerId> timeout_, lifetime_;
 };
@@ -92,10 +72,9 @@ class TcpRelay::Connection {
 void TcpRelay::Connection::connectNext() {
   if (timeout_) loop_.cancel(*timeout_);
   timeout_.reset();
-  Side& target = side(kTarget);
-  if (target.fd.valid()) loop_.remove(target.fd.get());
+  if (target_.valid()) loop_.remove(target_.get());
   for (;;) {
-    target.fd.reset();
+    target_.reset();
     const auto address = relay_.target_(attempts_++);
     if (!address) {
       // Not from within the constructor: the relay does not know this connection yet.
@@ -105,80 +84,31 @@ void TcpRelay::Connection::connectNext() {
       });
       return;
     }
-    target.fd.reset(socket(address->family(), SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0));
-    if (!target.fd) continue;
-    if (connect(target.fd.get(), address->get(), address->length) == 0 || errno == EINPROGRESS)
-      break;
+    target_.reset(socket(address->family(), SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0));
+    if (!target_) continue;
+    if (connect(target_.get(), address->get(), address->length) == 0 || errno == EINPROGRESS) break;
   }
   timeout_ = loop_.after(relay_.limits_.connect_timeout, [this] {
     timeout_.reset();
     connectNext();
   });
-  target.watched = EPOLLOUT;
-  loop_.add(target.fd.get(), EPOLLOUT, [this](uint32_t events) {
-    if (connecting_) return connected();
-    service(events);
-  });
+  loop_.add(target_.get(), EPOLLOUT, [this](uint32_t) { connected(); });
 }
 
 void TcpRelay::Connection::connected() {
   int error = 0;
   socklen_t size = sizeof error;
-  getsockopt(side(kTarget).fd.get(), SOL_SOCKET, SO_ERROR, &error, &size);
+  getsockopt(target_.get(), SOL_SOCKET, SO_ERROR, &error, &size);
   if (error != 0) return connectNext();
   loop_.cancel(*timeout_);
   timeout_.reset();
-  connecting_ = false;
-  for (auto& each : sides_) {
+  for (const Fd* each : {&client_, &target_}) {
     const int on = 1;
-    setsockopt(each.fd.get(), IPPROTO_TCP, TCP_NODELAY, &on, sizeof on);
-    setsockopt(each.fd.get(), SOL_SOCKET, SO_KEEPALIVE, &on, sizeof on);
+    setsockopt(each->get(), IPPROTO_TCP, TCP_NODELAY, &on, sizeof on);
+    setsockopt(each->get(), SOL_SOCKET, SO_KEEPALIVE, &on, sizeof on);
+    loop_.remove(each->get());
   }
-  service(0);
-}
-
-void TcpRelay::Connection::service(uint32_t events) {
-  if ((events & EPOLLERR) != 0) return close();
-  if (!move(side(kClient), side(kTarget)) || !move(side(kTarget), side(kClient))) return close();
-  if (side(kClient).shut && side(kTarget).shut) return close();
-  watch(kClient);
-  watch(kTarget);
-}
-
-// As much as goes without waiting; false when the connection is broken.
-bool TcpRelay::Connection::move(Side& from, Side& to) {
-  if (!from.ended && from.end == 0) {
-    const ssize_t got = recv(from.fd.get(), from.buffer.data(), from.buffer.size(), 0);
-    if (got < 0 && errno != EAGAIN && errno != EINTR) return false;
-    if (got == 0) from.ended = true;
-    if (got > 0) from.end = static_cast<size_t>(got);
-  }
-  while (from.begin < from.end) {
-    const ssize_t put =
-        send(to.fd.get(), from.buffer.data() + from.begin, from.end - from.begin, MSG_NOSIGNAL);
-    if (put < 0 && errno == EINTR) continue;
-    if (put < 0 && errno == EAGAIN) return true;
-    if (put < 0) return false;
-    from.begin += static_cast<size_t>(put);
-  }
-  from.begin = from.end = 0;
-  if (from.ended && !from.shut) {
-    shutdown(to.fd.get(), SHUT_WR);
-    from.shut = true;
-  }
-  return true;
-}
-
-void TcpRelay::Connection::watch(Which which) {
-  Side& mine = side(which);
-  if (!loop_.watches(mine.fd.get())) return;
-  // Ended and shut, the kernel would report a hang-up for ever.
-  if (mine.ended && other(which).shut) return loop_.remove(mine.fd.get());
-  uint32_t wanted = 0;
-  if (!mine.ended && mine.end == 0) wanted |= EPOLLIN;
-  if (other(which).end != 0) wanted |= EPOLLOUT;
-  if (wanted != mine.watched) loop_.modify(mine.fd.get(), wanted);
-  mine.watched = wanted;
+  joined_.emplace(loop_, std::move(client_), std::move(target_), [this] { close(); });
 }
 
 TcpRelay::TcpRelay(EventLoop& loop, Fd listener, TargetFunction target, RelayLimits limits)

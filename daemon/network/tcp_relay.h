@@ -15,8 +15,6 @@
 
 namespace hull::engine {
 
-inline constexpr size_t kRelayBufferBytes = 64 * 1024;  // per direction
-
 struct RelayLimits {
   size_t connections = 2048;  // more wait in the listener's backlog
   std::chrono::milliseconds connect_timeout = std::chrono::seconds(20);

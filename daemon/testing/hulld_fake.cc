@@ -24,8 +24,9 @@ int main(int argc, char** argv) {
       if (option == "--tls") serve.tls_folder = argv[i + 1];
       if (option == "--metrics") serve.metrics_address = argv[i + 1];
     }
-    engine::serve(serve, [&] {
+    engine::serve(serve, [&](const std::vector<std::string>& sockets) {
       engine::EngineOptions options;
+      options.sockets = sockets;
       options.root = argv[1];
       engine::EngineLock lock(options.root);
       engine::EngineParts parts;

@@ -15,6 +15,7 @@
 #include "base/subprocess.h"
 #include "daemon/network/network_plan.h"
 #include "daemon/testing/local_process.h"
+#include "daemon/testing/local_socket.h"
 #include "image/layer/testing/tar_builder.h"
 
 namespace hull::engine::testing {
@@ -44,6 +45,7 @@ struct Machine {
   std::condition_variable changed;
   std::string container;
   std::map<std::string, std::shared_ptr<LocalProcess>> processes;
+  std::map<std::string, LocalSocket> sockets;  // at the first of their places
   DiskLimits disk_limits;
   std::set<std::string> exited;  // told already, kept for onProcessExit set later
   Vm::EventFunction on_process_exit;
@@ -92,16 +94,18 @@ class LocalVm final : public Vm {
       return processTable();
     } else if (std::holds_alternative<guest::ReadUsage>(message)) {
       return usage();
-    } else if (std::holds_alternative<guest::CreateContainer>(message)) {
-      makeDirectories(machine_->root() + "/etc");
-      const std::lock_guard lock(machine_->mutex);
-      machine_->container = container;
+    } else if (const auto* made = std::get_if<guest::CreateContainer>(&message)) {
+      createContainer(container, *made);
     }
     return guest::Ok{};
   }
 
   Fd openStream(const std::string&, const guest::OpenStream& open) override {
     requireRunning();
+    if (open.kind == Kind::kConnection) {
+      const std::lock_guard lock(machine_->mutex);
+      return machine_->sockets.at(open.path).open();
+    }
     if (open.kind == Kind::kStdin) return find(open.process)->openInput();
     if (open.kind == Kind::kStdout || open.kind == Kind::kStderr) {
       return find(open.process)->openOutput(open.kind == Kind::kStderr, open.offset);
@@ -169,6 +173,16 @@ class LocalVm final : public Vm {
       throw Error(ErrorKind::kNotFound, "no such process: " + id);
     }
     return found->second;
+  }
+
+  void createContainer(const std::string& container, const guest::CreateContainer& options) {
+    makeDirectories(machine_->root() + "/etc");
+    const std::lock_guard lock(machine_->mutex);
+    machine_->container = container;
+    for (const guest::Mount& mount : options.mounts) {
+      if (mount.kind != guest::Mount::Kind::kSocket) continue;
+      machine_->sockets.try_emplace(mount.source, machine_->root() + mount.destination);
+    }
   }
 
   guest::Message startProcess(const std::string& container, const guest::StartProcess& start) {

@@ -18,26 +18,44 @@ constexpr size_t kReadBytes = 16 * 1024;
 
 StepAgents::~StepAgents() {
   over_ = true;
-  for (const auto& one : served_) shutdown(one->guest.get(), SHUT_RDWR);
-  for (const auto& one : served_) one->thread.join();
+  sockets_.clear();  // nobody connects any more
+  for (const Connection& one : connections_) shutdown(one.guest.get(), SHUT_RDWR);
+  for (Connection& one : connections_) one.thread.join();
 }
 
-void StepAgents::serve(Fd guest, std::shared_ptr<build::SshAgent> agent) {
-  served_.push_back(std::make_unique<Served>());
-  Served& one = *served_.back();
+void StepAgents::serve(GuestSocket::Open open, std::shared_ptr<build::SshAgent> agent) {
+  Fd first = open();
+  sockets_.push_back(std::make_unique<GuestSocket>(
+      std::move(first), std::move(open), GuestSocket::Limit{kMaxAgentConnections, {}},
+      [this, agent = std::move(agent)](Fd guest, std::shared_ptr<void> place) {
+        begin(std::move(guest), std::move(place), agent);
+      }));
+}
+
+void StepAgents::begin(Fd guest, std::shared_ptr<void> place,
+                       std::shared_ptr<build::SshAgent> agent) {
+  const std::lock_guard lock(mutex_);
+  connections_.remove_if([](Connection& old) {
+    if (!old.ended) return false;
+    old.thread.join();
+    return true;
+  });
+  Connection& one = connections_.emplace_back();
   one.guest = std::move(guest);
   one.agent = std::move(agent);
   try {
-    one.thread = std::thread([this, &one] {
+    one.thread = std::thread([this, &one, held = std::move(place)]() mutable {
       try {
         answerAll(one.guest.get(), *one.agent);
       } catch (const std::exception&) {
         // The guest is gone, or the step is over.
       }
       shutdown(one.guest.get(), SHUT_RDWR);
+      held.reset();
+      one.ended = true;
     });
   } catch (...) {
-    served_.pop_back();
+    connections_.pop_back();
     throw;
   }
 }

@@ -3,10 +3,14 @@
 #include <gtest/gtest.h>
 #include <sys/socket.h>
 
+#include <condition_variable>
 #include <future>
+#include <mutex>
+#include <vector>
 
 #include "base/error.h"
 #include "base/ssh_agent.h"
+#include "guest-init/protocol/protocol.h"
 
 namespace hull::engine {
 namespace {
@@ -35,8 +39,26 @@ class StepAgentsTest : public testing::Test {
   StepAgentsTest() {
     FdPair pair = makeSocketPair(SOCK_STREAM);
     guest_ = std::move(pair.first);
+    writeFull(guest_.get(), std::string_view(&guest::kConnected, 1));  // somebody connects
     agents_ = std::make_unique<StepAgents>();
-    agents_->serve(std::move(pair.second), agent_);
+    agents_->serve(
+        [this, first = std::make_shared<Fd>(std::move(pair.second))]() mutable {
+          if (*first) return std::move(*first);
+          FdPair more = makeSocketPair(SOCK_STREAM);
+          const std::lock_guard lock(mutex_);
+          waiting_ = std::move(more.first);
+          changed_.notify_all();
+          return std::move(more.second);
+        },
+        agent_);
+  }
+  // One connection more.
+  Fd connect() {
+    std::unique_lock lock(mutex_);
+    changed_.wait(lock, [this] { return waiting_.valid(); });
+    Fd taken = std::move(waiting_);
+    writeFull(taken.get(), std::string_view(&guest::kConnected, 1));
+    return taken;
   }
   std::string ask(const std::string& bytes) {
     writeFull(guest_.get(), bytes);
@@ -49,6 +71,9 @@ class StepAgentsTest : public testing::Test {
   }
   const std::shared_ptr<FakeAgent> agent_ = std::make_shared<FakeAgent>();
   Fd guest_;
+  std::mutex mutex_;
+  std::condition_variable changed_;
+  Fd waiting_;  // the guest's end of the stream for the next connection
   std::unique_ptr<StepAgents> agents_;
 };
 
@@ -70,6 +95,15 @@ TEST_F(StepAgentsTest, NothingElseOfAHostileStepDoes) {
 
 TEST_F(StepAgentsTest, AStreamThatIsNoneEnds) {
   EXPECT_EQ(ask("\xff\xff\xff\xff and so on"), "(end)");
+}
+
+TEST_F(StepAgentsTest, ConnectionsAreBounded) {
+  std::vector<Fd> connections;
+  for (size_t i = 1; i < kMaxAgentConnections; ++i) connections.push_back(connect());
+  const Fd beyond = connect();
+  char c;
+  EXPECT_EQ(readSome(beyond.get(), std::as_writable_bytes(std::span(&c, 1))), 0u);
+  EXPECT_EQ(ask(framed("\x0b")), "answer to \x0b") << "the others are served";
 }
 
 TEST_F(StepAgentsTest, AClientThatIsGoneIsARefusal) {

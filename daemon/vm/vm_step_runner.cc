@@ -185,6 +185,7 @@ void VmSession::start(const std::string& process, const build::RunStep& step, St
   start.user = step.user;
   start.capabilities = kDefaultCapabilities;
   start.open_stdin = !step.stdin_text.empty();
+  next_agent_ = 0;
   if (step.all_capabilities) start.capabilities = ~uint64_t{0};
   for (const auto& mount : step.mounts) start.mounts.push_back(mountOf(mount, agents));
   vm_->requestFor<guest::ProcessStarted>(name_, std::move(start));
@@ -227,7 +228,7 @@ guest::StepMount VmSession::mountOf(const build::RunMount& wanted, StepAgents& a
       mount.source = wanted.content;
       break;
     case Kind::kAgent:
-      mount.kind = guest::StepMount::Kind::kAgent;
+      mount.kind = guest::StepMount::Kind::kSocket;
       mount.file = true;
       mount.source = agentOf(wanted, agents);
       break;
@@ -247,12 +248,12 @@ std::string VmSession::treeOf(const build::RunMount& wanted) {
   return name;
 }
 
-// The socket's name in the guest, where it is as long as `agents`.
+// The socket's name in the guest. A later step's agents use it again.
 std::string VmSession::agentOf(const build::RunMount& wanted, StepAgents& agents) {
   guest::OpenStream open;
-  open.kind = guest::OpenStream::Kind::kAgent;
+  open.kind = guest::OpenStream::Kind::kConnection;
   open.path = "agent-" + std::to_string(++next_agent_);
-  agents.serve(vm_->openStream(name_, open), wanted.agent);
+  agents.serve([this, open] { return vm_->openStream(name_, open); }, wanted.agent);
   return open.path;
 }
 

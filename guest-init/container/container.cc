@@ -27,8 +27,12 @@ Container::Container(EventLoop& loop, const Places& places, std::string id, Crea
       options_(std::move(options)),
       exited_(std::move(exited)),
       root_(places.state + "/c/" + id_, options_),
+      sockets_(loop, root_.state() + "/sockets"),
       cgroup_(places.cgroups + "/hull-" + id_, options_.pids_limit, options_.memory_bytes),
       cgroup_path_(places.cgroups + "/hull-" + id_) {
+  for (const Mount& mount : options_.mounts) {
+    if (mount.kind == Mount::Kind::kSocket) sockets_.get(mount.source);
+  }
   outlives_ = std::any_of(options_.mounts.begin(), options_.mounts.end(), isVolume);
   if (!options_.device_rules.empty()) restrictDevices(cgroup_.fd(), options_.device_rules);
 }

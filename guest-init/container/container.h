@@ -12,6 +12,7 @@
 #include "base/event_loop.h"
 #include "guest-init/container/cgroup.h"
 #include "guest-init/container/rootfs.h"
+#include "guest-init/container/sockets.h"
 #include "guest-init/process/channels.h"
 #include "guest-init/process/launch.h"
 #include "guest-init/protocol/protocol.h"
@@ -57,6 +58,7 @@ class Container {
   const std::string& id() const { return id_; }
   const CreateContainer& options() const { return options_; }
   RootFilesystem& root() { return root_; }
+  Sockets& sockets() { return sockets_; }
 
   void start(const StartProcess& request, Reply reply);
   void signal(const SignalProcess& request);
@@ -90,6 +92,7 @@ class Container {
   CreateContainer options_;
   ExitHandler exited_;
   RootFilesystem root_;
+  Sockets sockets_;
   Cgroup cgroup_;
   std::string cgroup_path_;
   std::map<std::string, std::unique_ptr<Process>> processes_;

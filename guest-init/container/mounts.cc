@@ -135,7 +135,7 @@ void mountExtra(const std::string& state, const std::vector<Mount>& all, const M
   if (!at.starts_with('/')) {
     throw Error(ErrorKind::kInvalidArgument, "mount at " + at + ": path is not absolute");
   }
-  if (!isVolume(mount)) {
+  if (mount.kind == Mount::Kind::kTmpfs) {
     makeDirectoryPath(at);
     const auto options = parseOptions(mount.options, MS_NOSUID | MS_NODEV);
     return mountOne("tmpfs", at, "tmpfs", options.flags, options.data);
@@ -167,8 +167,8 @@ void bindSecret(const std::string& outside, const StepMount& mount, size_t numbe
 }
 
 // The socket itself: who may connect is what its own owner and mode say.
-void bindAgent(const std::string& outside, const StepMount& mount) {
-  const std::string socket = outside + "/agents/" + mount.source;
+void bindSocket(const std::string& outside, const StepMount& mount) {
+  const std::string socket = outside + "/sockets/" + mount.source;
   if (chown(socket.c_str(), mount.uid, mount.gid) < 0) fail("set owner of " + mount.destination);
   if (chmod(socket.c_str(), mount.mode) < 0) fail("set mode of " + mount.destination);
   bind(socket, mount.destination);
@@ -220,8 +220,8 @@ void mountSteps(const std::string& state, const std::vector<StepMount>& mounts) 
       case StepMount::Kind::kFile:
         bindSecret(outside, mount, files++);
         break;
-      case StepMount::Kind::kAgent:
-        bindAgent(outside, mount);
+      case StepMount::Kind::kSocket:
+        bindSocket(outside, mount);
         break;
     }
     if (mount.read_only) makeReadOnly(mount.destination);

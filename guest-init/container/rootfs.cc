@@ -20,7 +20,7 @@ namespace hull::guest {
 
 namespace {
 
-constexpr size_t kMaxTreeNameBytes = 64;
+constexpr size_t kMaxPlainNameBytes = 64;
 
 void mountAt(const char* source, const std::string& target, const char* type, unsigned long flags,
              const std::string& data) {
@@ -104,12 +104,7 @@ class InitLayer {
 // `name` in `folder`: plain, and not there yet.
 std::string newPlace(const std::string& operation, const std::string& folder,
                      const std::string& name) {
-  const bool plain = std::all_of(name.begin(), name.end(), [](char c) {
-    return (c >= 'a' && c <= 'z') || (c >= '0' && c <= '9') || c == '-';
-  });
-  if (name.empty() || name.size() > kMaxTreeNameBytes || !plain) {
-    throw Error(ErrorKind::kInvalidArgument, operation + ": bad name");
-  }
+  checkPlainName(operation, name);
   const std::string path = folder + name;
   if (exists(path)) {
     throw Error(ErrorKind::kConflict, operation + " " + name + ": exists already");
@@ -118,6 +113,15 @@ std::string newPlace(const std::string& operation, const std::string& folder,
 }
 
 }  // namespace
+
+void checkPlainName(const std::string& operation, const std::string& name) {
+  const bool plain = std::all_of(name.begin(), name.end(), [](char c) {
+    return (c >= 'a' && c <= 'z') || (c >= '0' && c <= '9') || c == '-';
+  });
+  if (name.empty() || name.size() > kMaxPlainNameBytes || !plain) {
+    throw Error(ErrorKind::kInvalidArgument, operation + ": bad name");
+  }
+}
 
 RootFilesystem::RootFilesystem(std::string state, const CreateContainer& options)
     : state_(std::move(state)) {
@@ -144,6 +148,7 @@ void RootFilesystem::findMountPoints(const std::vector<Mount>& mounts) {
   for (const Mount& mount : mounts) {
     struct stat info {};
     info.st_mode = S_IFDIR;
+    if (mount.kind == Mount::Kind::kSocket) info.st_mode = S_IFSOCK;
     if (isVolume(mount)) fstat(openVolume(state_, mounts, mount).get(), &info);
     (S_ISDIR(info.st_mode) ? mount_points_ : mount_files_).push_back(mount.destination);
   }
@@ -166,7 +171,7 @@ void RootFilesystem::unmountAll() {
 
 void RootFilesystem::mountDisks(const CreateContainer& options) {
   for (const char* name : {"/lower", "/rw", "/base", "/merged", "/init", "/files", "/secrets",
-                           "/step-disks", "/agents"}) {
+                           "/step-disks", "/sockets"}) {
     makeDirectory(state_ + name);
   }
   mountAt(options.root_disk.c_str(), state_ + "/lower", "ext4", MS_RDONLY | MS_NOATIME, "");
@@ -269,10 +274,6 @@ std::string RootFilesystem::prepareTree(const std::string& name) {
   const std::string path = newPlace("write tree", state_ + "/rw/trees/", name);
   makeDirectory(path);
   return path;
-}
-
-std::string RootFilesystem::prepareAgent(const std::string& name) const {
-  return newPlace("open agent", state_ + "/agents/", name);
 }
 
 void RootFilesystem::unmountOverlay() {

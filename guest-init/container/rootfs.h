@@ -7,6 +7,7 @@
 //   <state>/files     contents of the container's /etc/resolv.conf, hosts, hostname
 //   <state>/rw/trees  what kWriteTree brought
 //   <state>/shares, volumes   what comes from outside (volumes.h)
+//   <state>/sockets   what the host serves (sockets.h)
 //   <state>/merged    overlay of  upper / init / sealed n … 1 / lower
 //
 // What must be readable as a layer decides the overlay's options: no redirects, no metadata-only
@@ -43,8 +44,6 @@ class RootFilesystem {
   // Where the tree of that name is unpacked; a new, empty directory outside of the root. Throws
   // kConflict when there is one, kInvalidArgument for what is no plain name.
   std::string prepareTree(const std::string& name);
-  // Where the ssh agent's socket of that name listens, outside of the root. Throws as prepareTree.
-  std::string prepareAgent(const std::string& name) const;
   // The container's /etc/hosts and /etc/resolv.conf; empty: as they are.
   void writeNameFiles(const std::string& hosts, const std::string& resolv_conf);
 
@@ -72,5 +71,8 @@ class RootFilesystem {
   std::vector<std::string> step_directories_, step_files_;  // what the process's mounts need
   uint64_t layers_ = 0;
 };
+
+// Throws kInvalidArgument for what is no plain name of a file.
+void checkPlainName(const std::string& operation, const std::string& name);
 
 }  // namespace hull::guest

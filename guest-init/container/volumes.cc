@@ -53,6 +53,7 @@ std::string placeOf(const std::string& state, const std::vector<Mount>& all, con
     }
     return state + "/shares/" + mount.source;
   }
+  if (mount.kind == Mount::Kind::kSocket) return state + "/sockets/" + mount.source;
   const auto disks = disksOf(all);
   const auto at = std::find(disks.begin(), disks.end(), mount.source);
   return state + "/volumes/" + std::to_string(at - disks.begin()) + "/" + kDiskFolder;

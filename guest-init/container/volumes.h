@@ -4,6 +4,8 @@
 //   <state>/shares      the virtio-fs device kShareTag: an entry for each share
 //   <state>/volumes/N   the Nth distinct ext4 disk; volumes are its directory kDiskFolder
 //
+// Sockets (Mount::Kind::kSocket, sockets.h) are bound the same way, and are no volumes.
+//
 // The event loop's thread, except openVolume, which the container's process calls too.
 #pragma once
 

@@ -49,9 +49,11 @@ class Decoder {
   ByteReader in;
 
  private:
-  static constexpr unsigned lastOf(Mount::Kind) { return unsigned(Mount::Kind::kDisk); }
-  static constexpr unsigned lastOf(StepMount::Kind) { return unsigned(StepMount::Kind::kAgent); }
-  static constexpr unsigned lastOf(OpenStream::Kind) { return unsigned(OpenStream::Kind::kAgent); }
+  static constexpr unsigned lastOf(Mount::Kind) { return unsigned(Mount::Kind::kSocket); }
+  static constexpr unsigned lastOf(StepMount::Kind) { return unsigned(StepMount::Kind::kSocket); }
+  static constexpr unsigned lastOf(OpenStream::Kind) {
+    return unsigned(OpenStream::Kind::kConnection);
+  }
   static constexpr unsigned lastOf(FailureCode) { return unsigned(FailureCode::kConflict); }
 };
 

@@ -22,7 +22,7 @@
 
 namespace hull::guest {
 
-inline constexpr uint32_t kProtocolVersion = 3;
+inline constexpr uint32_t kProtocolVersion = 4;
 inline constexpr uint32_t kControlPort = 1024;
 inline constexpr uint32_t kStreamPort = 1025;
 
@@ -67,6 +67,9 @@ struct Mount {
     kTmpfs = 0,
     kVirtioFs = 1,  // the entry `source` at the top of the device kShareTag
     kDisk = 2,      // the directory kDiskFolder of the ext4 disk `source` (/dev/vdX), made when new
+    // A socket of the guest's named `source`, root's with mode 0660, that listens as long as the
+    // container is there: its connections are the host's to take (OpenStream::Kind::kConnection).
+    kSocket = 3,
   };
   Kind kind = Kind::kTmpfs;
   std::string source;
@@ -128,17 +131,17 @@ struct Rlimit {
 struct StepMount {
   enum class Kind : uint8_t {
     kTmpfs = 0,
-    kTree = 1,   // what kWriteTree put under the name `source`, or "name/entry" of it
-    kDisk = 2,   // a directory kept on the ext4 disk `source` (/dev/vdX), made when it is new
-    kFile = 3,   // a file with the contents `source`, in memory only
-    kAgent = 4,  // the socket that OpenStream::Kind::kAgent made under the name `source`
+    kTree = 1,    // what kWriteTree put under the name `source`, or "name/entry" of it
+    kDisk = 2,    // a directory kept on the ext4 disk `source` (/dev/vdX), made when it is new
+    kFile = 3,    // a file with the contents `source`, in memory only
+    kSocket = 4,  // the socket `source` that OpenStream::Kind::kConnection was opened for
   };
   Kind kind = Kind::kTmpfs;
   std::string source;
   std::string destination;  // absolute, inside the container
   bool read_only = false;
   bool file = false;  // the destination is a file
-  uint32_t uid = 0;   // kDisk when new, kFile, kAgent
+  uint32_t uid = 0;   // kDisk when new, kFile, kSocket
   uint32_t gid = 0;
   uint16_t mode = 0755;
   std::string options;  // kTmpfs: "size=…"
@@ -222,10 +225,12 @@ struct OpenStream {
     // chunks host → guest: tar whose directory "data" becomes what StepMount::Kind::kDisk mounts of
     // the disk `path` (/dev/vdX), all or nothing; when the disk has one already, that stays.
     kSeedDisk = 10,
-    // A socket under the new name `path`, for StepMount::Kind::kAgent, until the host closes the
-    // stream. guest → host: requests of the ssh agent protocol as it has them (base/ssh_agent.h);
-    // host → guest: the answer to each, before the next is sent.
-    kAgent = 11,
+    // The next connection that somebody makes to the container's socket `path`, which is made when
+    // it
+    // is not there (Mount::Kind::kSocket, StepMount::Kind::kSocket). The guest sends kConnected
+    // when
+    // there is one; from then on raw bytes both ways, the end of each way passed on. Others wait.
+    kConnection = 11,
   };
   std::string process;
   Kind kind = Kind::kStdout;
@@ -235,6 +240,7 @@ struct OpenStream {
 // Chunked kinds: u32 size and that many bytes, repeated; size 0 ends, followed by a u32-sized error
 // text (empty: success). For writes the guest answers the end with its own end (size 0, error).
 inline constexpr uint32_t kMaxChunkBytes = 256 * 1024;
+inline constexpr char kConnected = 1;  // the first byte of kConnection
 
 // --- replies and events, guest → host ---
 

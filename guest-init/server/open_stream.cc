@@ -3,7 +3,7 @@
 #include <sys/socket.h>
 
 #include "base/error.h"
-#include "guest-init/server/agent_relay.h"
+#include "guest-init/server/connection_stream.h"
 #include "guest-init/server/server.h"
 #include "guest-init/server/tree_transfers.h"
 
@@ -35,8 +35,8 @@ void Server::openStream(Fd socket, const Frame& frame) {
     if (powering_off_) throw Error(ErrorKind::kConflict, "the machine is powering off");
     if (request.kind <= OpenStream::Kind::kStderr) {
       startStdio(std::move(socket), frame, request);
-    } else if (request.kind == OpenStream::Kind::kAgent) {
-      startAgent(std::move(socket), frame, request);
+    } else if (request.kind == OpenStream::Kind::kConnection) {
+      startConnection(std::move(socket), frame, request);
     } else {
       startTransfer(std::move(socket), frame, request);
     }
@@ -64,15 +64,12 @@ void Server::startStdio(Fd socket, const Frame& frame, const OpenStream& request
   });
 }
 
-void Server::startAgent(Fd socket, const Frame& frame, const OpenStream& request) {
+void Server::startConnection(Fd socket, const Frame& frame, const OpenStream& request) {
   if (streams_.full()) throw Error(ErrorKind::kTooLarge, "open stream: too many streams");
-  std::string path = container(frame.container).root().prepareAgent(request.path);
-  Fd listener = listenUnix(path);
-  setNonBlocking(listener.get());
+  ListeningSocket& listening = container(frame.container).sockets().get(request.path);
   if (!answer(socket.get(), frame, Ok{})) return;
   streams_.add([&](StreamDone done) {
-    return std::make_unique<AgentRelay>(loop_, std::move(socket), std::move(listener),
-                                        std::move(path), std::move(done));
+    return std::make_unique<ConnectionStream>(loop_, std::move(socket), listening, std::move(done));
   });
 }
 

@@ -75,7 +75,7 @@ class Server {
 
   void openStream(Fd socket, const Frame& frame);
   void startStdio(Fd socket, const Frame& frame, const OpenStream& request);
-  void startAgent(Fd socket, const Frame& frame, const OpenStream& request);
+  void startConnection(Fd socket, const Frame& frame, const OpenStream& request);
   void startTransfer(Fd socket, const Frame& frame, const OpenStream& request);
 
   EventLoop& loop_;

@@ -190,7 +190,7 @@ std::unique_ptr<Transfer> makeTreeTransfer(Container& container, const Frame& fr
     case Kind::kStdin:
     case Kind::kStdout:
     case Kind::kStderr:
-    case Kind::kAgent:
+    case Kind::kConnection:
       break;
   }
   throw Error(ErrorKind::kInvalidArgument, "open stream: not a tree");

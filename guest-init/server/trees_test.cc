@@ -204,13 +204,11 @@ TEST_F(TreesTest, MountsOfAStepAreSeenByItAloneAndLeaveNothingInTheLayer) {
 }
 
 TEST_F(TreesTest, AnAgentsSocketIsTheStepsAloneAndInNoLayer) {
-  const Fd host = machine->open(Kind::kAgent, "", 0, "agent-1");
+  const Fd host = machine->open(Kind::kConnection, "", 0, "agent-1");
   Message refused;
-  machine->open(Kind::kAgent, "", 0, "agent-1", &refused);
-  EXPECT_EQ(std::get<Failure>(refused).code, FailureCode::kConflict);
-  machine->open(Kind::kAgent, "", 0, "../agent", &refused);
+  machine->open(Kind::kConnection, "", 0, "../agent", &refused);
   EXPECT_EQ(std::get<Failure>(refused).code, FailureCode::kInvalid);
-  StepMount agent = stepMount(StepMount::Kind::kAgent, "agent-1", "/run/buildkit/ssh_agent.0");
+  StepMount agent = stepMount(StepMount::Kind::kSocket, "agent-1", "/run/buildkit/ssh_agent.0");
   agent.file = true;
   agent.uid = 1000;
   agent.gid = 1001;

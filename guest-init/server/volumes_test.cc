@@ -111,6 +111,45 @@ TEST_F(GuestVolumesTest, FilesOfAContainerThatDoesNotRunAreReachedToo) {
   EXPECT_THAT(machine->readTree(Kind::kReadArchive, "/full/sub/deep"), HasSubstr("deep\n"));
 }
 
+// Busybox has no client for it: the host's half is connection_stream_test.cc's and the e2e tests'.
+TEST_F(GuestVolumesTest, ASocketIsThereForTheContainerAlone) {
+  CreateContainer options = machine->containerOptions();
+  for (const char* at : {"/run/docker.sock", "/etc/hostname.sock", "/new/place/s"}) {
+    options.mounts.push_back({Mount::Kind::kSocket, "engine", at, ""});
+  }
+  options.mounts.back().options = "ro";
+  options.read_only_root = true;
+  machine->ask(options);
+  const Fd host = machine->open(Kind::kConnection, "", 0, "engine");
+  EXPECT_EQ(output("stat -c '%F %u %g %a' /run/docker.sock /etc/hostname.sock /new/place/s"),
+            "socket 0 0 660\nsocket 0 0 660\nsocket 0 0 660\n");
+  EXPECT_EQ(machine->readTree(Kind::kReadChanges).find("docker.sock"), std::string::npos)
+      << "in no layer";
+}
+
+TEST_F(GuestVolumesTest, ASocketsNameIsPlainAndItsPlaceIsNoFolder) {
+  CreateContainer bad = machine->containerOptions();
+  for (const char* name : {"", "../x", "a/b", "."}) {
+    bad.mounts = {{Mount::Kind::kSocket, name, "/s", ""}};
+    EXPECT_TRUE(std::holds_alternative<Failure>(machine->request(bad))) << name;
+  }
+  bad.mounts = {{Mount::Kind::kSocket, "engine", "/full", ""}};
+  machine->ask(bad);
+  EXPECT_THAT(startFailure(), HasSubstr("Are you trying to mount a directory onto a file"));
+}
+
+TEST_F(GuestVolumesTest, SocketsAreBounded) {
+  machine->create();
+  Message reply;
+  std::vector<Fd> opened;
+  for (int n = 0; n < 64; ++n) {
+    opened.push_back(machine->open(Kind::kConnection, "", 0, "s" + std::to_string(n)));
+  }
+  machine->open(Kind::kConnection, "", 0, "one-more", &reply);
+  EXPECT_TRUE(std::holds_alternative<Failure>(reply));
+  opened.push_back(machine->open(Kind::kConnection, "", 0, "s0"));
+}
+
 TEST_F(GuestVolumesTest, ASourceThatIsNoShareIsRefused) {
   for (const char* source : {"", "../..", "0/..", "a"}) {
     CreateContainer bad = options("/full");
