@@ -104,7 +104,7 @@ bool ensurePayload(const MachinePaths& paths, const PayloadSource& source) {
   writeFull(openFile(tree + "/agent-arguments", O_WRONLY | O_CREAT).get(),
             joined(source.agent_arguments) + "\n");
   writeFull(openFile(tree + "/engine-socket", O_WRONLY | O_CREAT).get(),
-            paths.engineSocket() + "\n");
+            fs::absolute(paths.engineSocket()).string() + "\n");
   const uint64_t mib = bytes / (1 << 20) * 21 / 20 + kSlackMib;
   checkCommand({mke2fs(), "-q",
                 "-t",     "ext4",

@@ -8,6 +8,8 @@ import unittest
 
 from harness import BUSYBOX, DEBIAN, busybox_rootfs, tar_of, unique, wait_for
 from private_engine import engine_command, in_machine, programs, why_not
+from test_socket import probe_entries
+from test_storage import rootfs_with
 
 UID = 47001  # nobody's
 KVM_GROUP = 47002  # where /dev/kvm has no group that may use it
@@ -198,6 +200,14 @@ class Rootless(unittest.TestCase):
         self.user.hull("run", "--rm", "-v", f"{volume}:/data", BUSYBOX, "sh", "-c", "echo kept >/data/file && chown 1000 /data/file")
         self.assertEqual(self.user.hull("run", "--rm", "-v", f"{volume}:/data", BUSYBOX, "cat", "/data/file").out, "kept\n")
         self.assertIn("runs as root", self.refused("run", "--rm", "-v", f"{self.user.home}:/host", BUSYBOX, "true"))
+
+    def test_the_engines_socket_is_that_of_the_users_engine(self):
+        image = f"hull-test/{unique()}"
+        self.user.hull("import", "--change", "ENV PATH=/bin:/usr/bin", "-", image, stdin=rootfs_with(probe_entries()))
+        self.addCleanup(self.user.hull, "rmi", image, check=False)
+        for source in (self.user.socket, "/var/run/docker.sock"):
+            asked = self.user.hull("run", "--rm", "-v", f"{source}:/s", image, "engine_probe", "/s", "ask", "GET", "/info")
+            self.assertIn(f'"DockerRootDir":"{self.user.root}"', asked.out)
 
     def test_a_machine_outlives_its_passt(self):
         name = self.container("-p", "18082:80")

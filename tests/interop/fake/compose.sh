@@ -44,6 +44,7 @@ services:
     volumes:
       - data:/data
       - ./conf:/conf:ro
+      - /var/run/docker.sock:/var/run/docker.sock
       - {type: tmpfs, target: /scratch}
       - {type: volume, source: data, target: /again, read_only: true, volume: {nocopy: true}}
     restart: unless-stopped
@@ -79,6 +80,7 @@ check "the project's volume" 0 '"kind":"kept"' volumes
 check "the job has run" 0 'job done' compose logs job
 check "logs" 0 'web hello' compose logs web
 check "exec" 5 '^in$' compose exec -T web sh -c 'echo in; exit 5'
+check "the engine's socket" 0 '^OK' compose exec -T web curl -s --unix-socket var/run/docker.sock http://engine/_ping
 check "up again changes nothing" 0 'up-to-date|Running|Started' compose up -d
 check "port" 0 ':8080' compose port web 80
 check "stop" 0 '' compose stop -t 2

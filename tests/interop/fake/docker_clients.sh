@@ -47,6 +47,8 @@ check "input reaches the process and ends" 0 '^abc$' bash -c 'echo abc | docker 
 check "large output is complete" 0 '^3000000$' bash -c 'docker run --rm debian head -c 3000000 /dev/zero | wc -c'
 check "large input is complete" 0 '^3000000$' bash -c 'head -c 3000000 /dev/zero | docker run --rm -i debian wc -c'
 check "short runs lose nothing" 0 '^20$' bash -c 'for i in $(seq 20); do docker run --rm debian echo x; done | grep -c x'
+check "the engine's socket in a container" 0 '^OK$' docker run --rm -v /var/run/docker.sock:/var/run/docker.sock debian curl -s --unix-socket var/run/docker.sock http://engine/_ping
+check "and a client there" 0 '^from inside$' docker run --rm --mount "type=bind,source=$folder/s,target=/s" debian env DOCKER_HOST=unix://s "$(command -v docker)" run --rm debian echo from inside
 check "missing program" 127 'executable file not found' docker run --rm debian nosuchprogram
 # 20.10 knows no 126 for a directory, and asks the engine less about a file that is not there.
 check "not a program" '125|126' 'is a directory' docker run --rm debian /etc
