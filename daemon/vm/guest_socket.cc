@@ -17,7 +17,9 @@ namespace hull::engine {
 
 namespace {
 constexpr int kRetryMs = 1000;
-}
+// Connections that were refused and may still send what they wanted: so they come to read why.
+constexpr size_t kKeptRefusals = 16;
+}  // namespace
 
 // Outlives the socket where connections do.
 struct GuestSocket::Places {
@@ -75,14 +77,17 @@ bool GuestSocket::pauseUnlessOver() const {
 }
 
 void GuestSocket::pass(Fd connection) {
-  if (places_->taken >= limit_.connections) {
-    send(connection.get(), limit_.refusal.data(), limit_.refusal.size(),
-         MSG_NOSIGNAL | MSG_DONTWAIT);
-    return;
-  }
+  if (places_->taken >= limit_.connections) return refuse(std::move(connection));
   ++places_->taken;
   std::shared_ptr<void> place(places_.get(), [places = places_](void*) { --places->taken; });
   connected_(std::move(connection), std::move(place));
+}
+
+void GuestSocket::refuse(Fd connection) {
+  send(connection.get(), limit_.refusal.data(), limit_.refusal.size(), MSG_NOSIGNAL | MSG_DONTWAIT);
+  shutdown(connection.get(), SHUT_WR);
+  if (refused_.size() == kKeptRefusals) refused_.pop_front();
+  refused_.push_back(std::move(connection));
 }
 
 }  // namespace hull::engine

@@ -4,6 +4,7 @@
 // a thread of its own, on which `Connected` is called.
 #pragma once
 
+#include <deque>
 #include <functional>
 #include <memory>
 #include <string>
@@ -37,12 +38,14 @@ class GuestSocket {
   bool awaitConnection(const Fd& stream) const;
   bool pauseUnlessOver() const;
   void pass(Fd connection);
+  void refuse(Fd connection);
 
   const Open open_;
   const Limit limit_;
   const Connected connected_;
   const std::shared_ptr<Places> places_;
-  const Fd over_;  // eventfd, readable at the end
+  std::deque<Fd> refused_;  // the last of them; the thread's
+  const Fd over_;           // eventfd, readable at the end
   std::thread thread_;
 };
 

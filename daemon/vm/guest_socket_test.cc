@@ -95,6 +95,7 @@ TEST_F(GuestSocketTest, WhoIsBeyondTheLimitIsToldAndOthersGoOn) {
   }
   for (int i = 0; i < 100; ++i) {
     const Fd refused = connect();
+    writeFull(refused.get(), "what it wanted");
     EXPECT_EQ(heard(refused), "too many");
     EXPECT_EQ(heard(refused), "");
   }
@@ -120,7 +121,6 @@ TEST_F(GuestSocketTest, WhatSaysAnythingElseIsNotPassedOn) {
 
 TEST_F(GuestSocketTest, AStreamThatCannotBeHadIsTriedAgain) {
   Box<int> tries;
-  Fd guest;
   int count = 0;
   socket_ = std::make_unique<GuestSocket>(
       Fd(),
@@ -139,6 +139,7 @@ TEST_F(GuestSocketTest, AStreamThatCannotBeHadIsTriedAgain) {
   EXPECT_EQ(tries.take(), 2);
   const Fd connected = connect();
   EXPECT_TRUE(served_.take().connection);
+  socket_.reset();  // before what it uses
 }
 
 TEST_F(GuestSocketTest, ItsEndLeavesConnectionsAlone) {
