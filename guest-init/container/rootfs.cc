@@ -7,7 +7,9 @@
 #include <unistd.h>
 
 #include <algorithm>
+#include <array>
 #include <cerrno>
+#include <climits>
 #include <memory>
 
 #include "base/error.h"
@@ -31,6 +33,13 @@ void mountAt(const char* source, const std::string& target, const char* type, un
   }
 }
 
+std::string nameOf(const Fd& directory) {
+  std::array<char, PATH_MAX> name;
+  const std::string link = "/proc/self/fd/" + std::to_string(directory.get());
+  const ssize_t size = readlink(link.c_str(), name.data(), name.size());
+  return {name.data(), size < 0 ? 0 : static_cast<size_t>(size)};
+}
+
 // Builds the same directories in `to` as the container has on the way to `path`, so that the init
 // layer's do not change the image's owners and modes. `base_root` sees the image.
 class InitLayer {
@@ -44,6 +53,19 @@ class InitLayer {
   // Of whatever kind: a mount that does not fit it is refused later.
   bool isThere(const std::string& path) const {
     return static_cast<bool>(openInRoot(base_.get(), path, O_PATH));
+  }
+
+  // The same place by a name without links, as far as it is there: /var/run/x is /run/x.
+  std::string direct(const std::string& path) const {
+    const std::string root = nameOf(base_);
+    for (size_t end = path.rfind('/'); end != std::string::npos && end > 0;
+         end = path.rfind('/', end - 1)) {
+      const Fd there = openInRoot(base_.get(), path.substr(0, end), O_PATH | O_DIRECTORY);
+      if (!there) continue;
+      const std::string name = nameOf(there);
+      return name.starts_with(root) ? name.substr(root.size()) + path.substr(end) : path;
+    }
+    return path;
   }
 
   void addDirectory(const std::string& path) {
@@ -230,10 +252,10 @@ void RootFilesystem::makeInitLayer(const std::string& base) {
   for (const char* path : {"/etc/hosts", "/etc/hostname", "/etc/resolv.conf"}) layer.addFile(path);
   layer.addSymlink("/etc/mtab", "/proc/mounts");
   for (const std::string& path : mount_points_) {
-    if (!layer.isThere(path)) layer.addDirectory(path);
+    if (!layer.isThere(path)) layer.addDirectory(layer.direct(path));
   }
   for (const std::string& path : mount_files_) {
-    if (!layer.isThere(path)) layer.addFile(path);
+    if (!layer.isThere(path)) layer.addFile(layer.direct(path));
   }
   for (const std::string& path : step_directories_) layer.addDirectory(path);
   for (const std::string& path : step_files_) layer.addFile(path);

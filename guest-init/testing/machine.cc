@@ -28,6 +28,7 @@ void makeRootTree(const std::string& root) {
   writeSmallFile(root + "/etc/not-a-program", "text\n");
   writeSmallFile(root + "/full/file", "from the image\n");
   writeSmallFile(root + "/full/sub/deep", "deep\n");
+  if (symlink("/full", (root + "/home/link").c_str()) < 0) throw sysError("make a link");
   chmod((root + "/etc").c_str(), 0751);
 }
 
