@@ -163,8 +163,12 @@ void deliver(const EngineClient& engine, const BuildOptions& o,
   }
   if (!o.iidfile.empty()) writeFileAtomic(o.iidfile, image);
   if (!o.metadata_file.empty()) writeMetadata(engine, o, image);
-  // An image that was only wanted as files is not left behind without a name.
-  if (!kept) engine.call("DELETE", "/images/" + urlEncode(image));
+  // An image that was only wanted as files is not left behind without a name. It may have one: of
+  // an earlier build that made the same.
+  if (kept) return;
+  const json inspected = engine.get("/images/" + urlEncode(image) + "/json");
+  if (inspected.value("RepoTags", json::array()).empty())
+    engine.call("DELETE", "/images/" + urlEncode(image));
 }
 
 int buildCommand(Context& context, const BuildOptions& o) {
