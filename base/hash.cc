@@ -39,6 +39,14 @@ std::string Hasher::finishHex() {
   return toHex(std::span(digest).first(size));
 }
 
+Sha256 Hasher::finishSha256() {
+  Sha256 digest{};
+  if (EVP_MD_CTX_get_size(context_->md) != static_cast<int>(digest.size()))
+    throw Error(ErrorKind::kInternal, "finish message digest: not SHA-256");
+  EVP_DigestFinal_ex(context_->md, reinterpret_cast<unsigned char*>(digest.data()), nullptr);
+  return digest;
+}
+
 std::string sha256Hex(std::string_view text) {
   Hasher hasher;
   hasher.update(text);

@@ -1,6 +1,7 @@
 // Message digests (OpenSSL EVP), streamed. One object, one thread. Target hull_crypto.
 #pragma once
 
+#include <array>
 #include <cstddef>
 #include <memory>
 #include <span>
@@ -13,6 +14,8 @@ namespace hull {
 
 enum class HashAlgorithm { kSha256, kSha512 };
 
+using Sha256 = std::array<std::byte, 32>;
+
 class Hasher {
  public:
   explicit Hasher(HashAlgorithm algorithm = HashAlgorithm::kSha256);
@@ -21,6 +24,7 @@ class Hasher {
   void update(std::span<const std::byte> bytes);
   void update(std::string_view text);
   std::string finishHex();  // lower-case hex; the object is spent afterwards
+  Sha256 finishSha256();    // as finishHex, of kSha256 only
 
  private:
   struct Context;

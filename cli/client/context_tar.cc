@@ -16,6 +16,7 @@
 #include "base/error.h"
 #include "base/file.h"
 #include "image/build/dockerignore.h"
+#include "image/build/lean_tar.h"
 
 namespace hull::cli {
 
@@ -27,9 +28,13 @@ struct EntryDeleter {
   void operator()(archive_entry* entry) const { archive_entry_free(entry); }
 };
 
+constexpr size_t kCopyBytes = 65536;
+
 class TarOut {
  public:
-  TarOut(Sink& out, ContextCost& cost) : out_(out), cost_(cost), archive_(archive_write_new()) {
+  // `lean`, `held`: both or none; `lean` is `out`.
+  TarOut(Sink& out, ContextCost& cost, build::LeanTarWriter* lean = nullptr, HeldFunction held = {})
+      : out_(out), lean_(lean), held_(std::move(held)), cost_(cost), archive_(archive_write_new()) {
     archive_write_set_format_pax_restricted(archive_);
     archive_write_set_bytes_per_block(archive_, 0);
     check(archive_write_open(archive_, this, nullptr, &TarOut::onWrite, nullptr),
@@ -61,7 +66,12 @@ class TarOut {
     }
     check(archive_write_header(archive_, entry.get()), name);
     ++cost_.entries;
-    if (S_ISREG(info.st_mode)) copyContent(path, static_cast<uint64_t>(info.st_size));
+    if (!S_ISREG(info.st_mode)) return;
+    const auto size = static_cast<uint64_t>(info.st_size);
+    if (const auto digest = held_ ? held_(info) : std::nullopt)
+      nameContent(*digest, size);
+    else
+      copyContent(path, size);
   }
 
   void addText(const std::string& name, const std::string& text) {
@@ -79,7 +89,7 @@ class TarOut {
   // A file that shrinks meanwhile is filled up with zeros by libarchive; one that grows is cut.
   void copyContent(const std::string& path, uint64_t size) {
     const Fd file = openFile(path, O_RDONLY | O_NOFOLLOW);
-    std::array<std::byte, 65536> buffer;
+    std::array<std::byte, kCopyBytes> buffer;
     while (size > 0) {
       const size_t got =
           readSome(file.get(), std::span(buffer).first(std::min<uint64_t>(size, buffer.size())));
@@ -88,6 +98,20 @@ class TarOut {
       cost_.bytes += got;
       size -= got;
     }
+  }
+
+  // libarchive pads and counts as if it had got the content, which goes nowhere.
+  void nameContent(const Sha256& digest, uint64_t size) {
+    static constexpr std::array<std::byte, kCopyBytes> kNothing{};
+    lean_->name(digest, size);
+    cost_.named += size;
+    unwanted_ = true;
+    while (size > 0) {
+      const size_t piece = std::min<uint64_t>(size, kNothing.size());
+      if (archive_write_data(archive_, kNothing.data(), piece) < 0) throwFailure("a file");
+      size -= piece;
+    }
+    unwanted_ = false;
   }
 
   void check(int status, const std::string& what) {
@@ -101,6 +125,7 @@ class TarOut {
 
   static la_ssize_t onWrite(archive* handle, void* self, const void* data, size_t size) {
     auto* tar = static_cast<TarOut*>(self);
+    if (tar->unwanted_) return static_cast<la_ssize_t>(size);
     try {
       tar->out_.write(std::span(static_cast<const std::byte*>(data), size));
       return static_cast<la_ssize_t>(size);
@@ -112,6 +137,9 @@ class TarOut {
   }
 
   Sink& out_;
+  build::LeanTarWriter* lean_;
+  HeldFunction held_;
+  bool unwanted_ = false;  // what libarchive writes now
   ContextCost& cost_;
   archive* archive_;
   std::exception_ptr failure_;
@@ -127,12 +155,17 @@ std::string ignoreText(const ContextOptions& options) {
   return fileExists(usual) ? readFile(usual, build::kMaxIgnoreBytes) : "";
 }
 
+// Where it is, its name in the context, its attributes.
+using VisitFunction =
+    std::function<void(const std::string& path, const std::string& name, const struct stat& info)>;
+
 class Walker {
  public:
   // `prefix` ends with a slash, or is empty.
-  Walker(const ContextOptions& options, TarOut& tar, ContextCost& cost, std::string prefix = {})
+  Walker(const ContextOptions& options, const VisitFunction& found, ContextCost& cost,
+         std::string prefix = {})
       : options_(options),
-        tar_(tar),
+        found_(found),
         cost_(cost),
         rules_(build::IgnoreRules::parse(ignoreText(options))),
         prefix_(std::move(prefix)) {}
@@ -166,40 +199,74 @@ class Walker {
     if (S_ISDIR(info.st_mode)) {
       const bool holds_dockerfile = options_.dockerfile.starts_with(relative + "/");
       if (excluded && rules_.prunes(relative) && !holds_dockerfile) return;
-      if (!excluded) tar_.addFile(path, prefix_ + relative + "/", info);
+      if (!excluded) found_(path, prefix_ + relative + "/", info);
       walk(relative);
     } else if (!excluded && !S_ISSOCK(info.st_mode)) {
-      tar_.addFile(path, prefix_ + relative, info);
+      found_(path, prefix_ + relative, info);
     }
   }
 
   const ContextOptions& options_;
-  TarOut& tar_;
+  const VisitFunction& found_;
   ContextCost& cost_;
   build::IgnoreRules rules_;
   std::string prefix_;
 };
+
+void walk(const ContextOptions& options, const VisitFunction& found, ContextCost& cost) {
+  try {
+    if (!options.folder.empty()) Walker(options, found, cost).walk("");
+    for (const auto& other : options.others) {
+      ContextOptions named;
+      named.folder = other.folder;
+      Walker(named, found, cost, other.prefix + "/").walk("");
+    }
+  } catch (const fs::filesystem_error& error) {
+    throw Error(ErrorKind::kNotFound, std::string("pack the build context: ") + error.what());
+  }
+}
+
+void pack(const ContextOptions& options, TarOut& tar, ContextCost& cost) {
+  if (!options.outside_name.empty()) tar.addText(options.outside_name, options.outside_dockerfile);
+  if (!options.outside_ignore.empty())
+    tar.addText(options.outside_name + ".dockerignore", options.outside_ignore);
+  walk(
+      options,
+      [&](const std::string& path, const std::string& name, const struct stat& info) {
+        tar.addFile(path, name, info);
+      },
+      cost);
+  tar.finish();
+}
 
 }  // namespace
 
 ContextCost writeContext(const ContextOptions& options, Sink& out) {
   ContextCost cost;
   TarOut tar(out, cost);
-  if (!options.outside_name.empty()) tar.addText(options.outside_name, options.outside_dockerfile);
-  if (!options.outside_ignore.empty())
-    tar.addText(options.outside_name + ".dockerignore", options.outside_ignore);
-  try {
-    if (!options.folder.empty()) Walker(options, tar, cost).walk("");
-    for (const auto& other : options.others) {
-      ContextOptions named;
-      named.folder = other.folder;
-      Walker(named, tar, cost, other.prefix + "/").walk("");
-    }
-  } catch (const fs::filesystem_error& error) {
-    throw Error(ErrorKind::kNotFound, std::string("pack the build context: ") + error.what());
-  }
-  tar.finish();
+  pack(options, tar, cost);
   return cost;
+}
+
+ContextCost writeLeanContext(const ContextOptions& options, const HeldFunction& held, Sink& out) {
+  ContextCost cost;
+  build::LeanTarWriter lean(out);
+  TarOut tar(lean, cost, &lean, held);
+  pack(options, tar, cost);
+  lean.finish();
+  return cost;
+}
+
+std::vector<ContextFile> contextFiles(const ContextOptions& options) {
+  std::vector<ContextFile> files;
+  ContextCost cost;
+  walk(
+      options,
+      [&](const std::string& path, const std::string&, const struct stat& info) {
+        if (S_ISREG(info.st_mode)) files.push_back({path, info});
+      },
+      cost);
+  return files;
 }
 
 }  // namespace hull::cli

@@ -1,10 +1,15 @@
-// A build context as a tar stream: a folder without what .dockerignore names. Main thread.
+// A build context as a tar stream: a folder without what .dockerignore names. One thread.
 #pragma once
 
+#include <sys/stat.h>
+
 #include <cstdint>
+#include <functional>
+#include <optional>
 #include <string>
 #include <vector>
 
+#include "base/hash.h"
 #include "base/stream.h"
 
 namespace hull::cli {
@@ -33,7 +38,20 @@ struct ContextCost {
   size_t inspected = 0;  // names whose attributes were read
   size_t entries = 0;    // sent
   uint64_t bytes = 0;    // of files, read and sent
+  uint64_t named = 0;    // bytes of files that were named only
 };
 ContextCost writeContext(const ContextOptions& options, Sink& out);
+
+// The same tar as a lean one (image/build/lean_tar.h): where `held` knows a digest for a file's
+// attributes, the engine has the content and it is named.
+using HeldFunction = std::function<std::optional<Sha256>(const struct stat& info)>;
+ContextCost writeLeanContext(const ContextOptions& options, const HeldFunction& held, Sink& out);
+
+// The regular files of the context, with their attributes.
+struct ContextFile {
+  std::string path;
+  struct stat info;
+};
+std::vector<ContextFile> contextFiles(const ContextOptions& options);
 
 }  // namespace hull::cli

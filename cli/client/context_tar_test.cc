@@ -4,12 +4,17 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
+#include <unistd.h>
+
 #include <filesystem>
+#include <map>
 #include <sstream>
 
 #include "base/error.h"
 #include "base/file.h"
 #include "base/subprocess.h"
+#include "cli/client/content_digests.h"
+#include "image/build/lean_tar.h"
 
 namespace hull::cli {
 namespace {
@@ -97,6 +102,97 @@ TEST_F(ContextTar, WhatIsIgnoredCostsNothingHoweverMuchItIs) {
   EXPECT_EQ(cost.bytes,
             std::string("FROM scratch").size() + std::string("node_modules\n**/*.o\n").size() + 5);
   EXPECT_LT(tar.text.size(), 16u * 1024);
+}
+
+// The engine's side: has what this folder's files held when it was made.
+class LeanContextTar : public ContextTar {
+ protected:
+  void SetUp() override {
+    put("Dockerfile", "FROM scratch");
+    put("big", std::string(300'000, 'b'));
+    put("folder/small", "small");
+    put("folder/other", std::string(5'000, 'o'));
+    std::filesystem::create_hard_link(folder_.path() + "/big", folder_.path() + "/folder/hard");
+    std::filesystem::create_symlink("big", folder_.path() + "/link");
+    const Fd sparse = openFile(folder_.path() + "/sparse", O_CREAT | O_WRONLY);
+    ASSERT_EQ(ftruncate(sparse.get(), 1 << 20), 0);
+    options_.folder = folder_.path();
+    options_.dockerfile = "Dockerfile";
+    learn();
+  }
+  void learn() {
+    for (const auto& file : contextFiles(options_)) {
+      const auto digest = digests_.of(file.path, file.info);
+      if (file.info.st_size >= 256 && digest) held_[*digest] = readFile(file.path);
+    }
+  }
+  std::string whole() {
+    StringSink tar;
+    writeContext(options_, tar);
+    return tar.text;
+  }
+  std::string lean() {
+    StringSink tar;
+    cost_ = writeLeanContext(
+        options_,
+        [this](const struct stat& info) -> std::optional<Sha256> {
+          const auto digest = digests_.known(info);
+          return digest && held_.contains(*digest) ? digest : std::nullopt;
+        },
+        tar);
+    return tar.text;
+  }
+  std::string expanded(const std::string& lean) {
+    StringSource in(lean);
+    build::LeanTarSource tar(in, [this](const Sha256& digest, uint64_t) {
+      return std::make_unique<StringSource>(held_.at(digest));
+    });
+    return readAll(tar, 8 << 20, "tar");
+  }
+  ContextOptions options_;
+  ContextCost cost_;
+  ContentDigests digests_{folder_.path() + ".cache"};
+  std::map<Sha256, std::string> held_;
+};
+
+TEST_F(LeanContextTar, MeansTheVeryTarAndHoldsNoContentThatIsThere) {
+  const std::string sent = lean();
+  EXPECT_EQ(expanded(sent), whole());
+  EXPECT_LT(sent.size(), 16u * 1024);
+  EXPECT_EQ(cost_.named, 300'000u + 5'000u + (1 << 20));
+  EXPECT_EQ(cost_.bytes, std::string("FROM scratch").size() + std::string("small").size());
+}
+
+TEST_F(LeanContextTar, WhatChangedTravelsAndNothingElse) {
+  put("folder/other", std::string(5'000, 'n'));
+  put("new", std::string(2'000, 'n'));
+  std::filesystem::remove(folder_.path() + "/sparse");
+  std::filesystem::permissions(folder_.path() + "/Dockerfile", std::filesystem::perms(0600));
+  const std::string sent = lean();
+  EXPECT_EQ(expanded(sent), whole());
+  EXPECT_LT(sent.size(), 24u * 1024);
+  EXPECT_EQ(cost_.named, 300'000u);
+  EXPECT_EQ(cost_.bytes, 7'000u + std::string("FROM scratch").size() + 5);
+}
+
+TEST_F(LeanContextTar, AChangeBetweenTheQuestionAndTheSendingIsSent) {
+  const Fd file = openFile(folder_.path() + "/big", O_WRONLY);  // in place, of the same size
+  pwriteFull(file.get(), std::as_bytes(std::span("change", 6)), 0);
+  const timespec later[2] = {{0, UTIME_OMIT}, {2'000'000'000, 0}};
+  ASSERT_EQ(futimens(file.get(), later), 0);
+  EXPECT_EQ(expanded(lean()), whole());
+  EXPECT_GT(cost_.bytes, 300'000u);
+}
+
+TEST_F(LeanContextTar, NamedContextsTravelTheSameWay) {
+  TemporaryDirectory other("hull-context-test");
+  writeFileAtomic(other.path() + "/data", std::string(70'000, 'd'));
+  options_.others.push_back({other.path(), ".hull-contexts/0"});
+  EXPECT_EQ(expanded(lean()), whole());
+  EXPECT_GT(cost_.bytes, 70'000u);
+  learn();
+  EXPECT_EQ(expanded(lean()), whole());
+  EXPECT_LT(cost_.bytes, 1'000u);
 }
 
 TEST_F(ContextTar, AFailingReceiverStopsThePacking) {

@@ -47,6 +47,7 @@ class EngineClient {
   explicit EngineClient(Endpoint endpoint) : endpoint_(std::move(endpoint)) {}
 
   const std::string& where() const { return endpoint_.url; }  // for messages
+  bool remote() const { return endpoint_.remote(); }          // not on this host
   Fd connect() const { return connectTo(endpoint_); }
 
   // All throw ApiError for an HTTP error and hull::Error(kUnavailable) when the engine is gone.

@@ -98,8 +98,36 @@ void writeMetadata(const EngineClient& engine, const BuildOptions& o, const std:
   writeFileAtomic(o.metadata_file, metadata.dump(2) + "\n");
 }
 
+constexpr int kConflict = 409;
+
 struct BuildResult {
   std::string image, cache;  // ids
+};
+
+// Tells the display how much of the context has gone out.
+class ShownSource final : public Source {
+ public:
+  ShownSource(const BuildContext& context, BuildDisplay& display)
+      : context_(context), display_(display) {}
+  size_t read(std::span<std::byte> into) override {
+    const size_t got = context_.body->read(into);
+    sent_ += got;
+    if (got > 0 && sent_ - shown_ < kShownBytes) return got;
+    shown_ = sent_;
+    display_.event({{"hull",
+                     {{"kind", "context"},
+                      {"sent", sent_},
+                      {"bytes", context_.bytes},
+                      {"held", context_.held},
+                      {"done", got == 0}}}});
+    return got;
+  }
+
+ private:
+  static constexpr uint64_t kShownBytes = 1 << 20;
+  const BuildContext& context_;
+  BuildDisplay& display_;
+  uint64_t sent_ = 0, shown_ = 0;
 };
 
 // Posts the build.
@@ -107,14 +135,13 @@ BuildResult postBuild(const EngineClient& engine, const BuildOptions& o,
                       const std::vector<BuildOutput>& outputs, const BuildCaches& caches,
                       BuildDisplay& display) {
   const SshForwarding ssh(engine, o.ssh);
-  BuildContext source = openBuildContext(o);
+  BuildContext source = openBuildContext(engine, o);
   Query query = queryOf(o, outputs);
   query.insert(query.end(), source.query.begin(), source.query.end());
   query.insert(query.end(), caches.query.begin(), caches.query.end());
   const Query agents = ssh.query();
   query.insert(query.end(), agents.begin(), agents.end());
-  Headers headers = {{"Content-Type", "application/x-tar"},
-                     {"X-Registry-Config", registryConfigHeader()}};
+  Headers headers = {{"X-Registry-Config", registryConfigHeader()}};
   if (const std::string secrets = secretsHeader(o.secrets); !secrets.empty())
     headers.emplace_back("X-Build-Secrets", secrets);
   BuildResult result;
@@ -124,8 +151,23 @@ BuildResult postBuild(const EngineClient& engine, const BuildOptions& o,
     result.image = event["aux"].value("ID", result.image);
     result.cache = event["aux"].value("CacheID", result.cache);
   });
-  engine.stream("POST", withQuery("/build", query), source.body.get(), headers,
-                [&](std::string_view data) { lines.feed(data); });
+  const auto post = [&] {
+    ShownSource shown(source, display);
+    Headers typed = headers;
+    typed.emplace_back("Content-Type", source.type);
+    engine.stream("POST", withQuery("/build", query), source.body ? &shown : nullptr, typed,
+                  [&](std::string_view data) { lines.feed(data); });
+  };
+  try {
+    post();
+  } catch (const ApiError& error) {
+    // What it had a moment ago is gone, as by hull builder prune.
+    if (!source.whole || error.status() != kConflict) throw;
+    BuildContext whole;
+    whole.body = source.whole();
+    source = std::move(whole);
+    post();
+  }
   lines.finish();
   return result;
 }
@@ -163,8 +205,12 @@ void deliver(const EngineClient& engine, const BuildOptions& o,
   }
   if (!o.iidfile.empty()) writeFileAtomic(o.iidfile, image);
   if (!o.metadata_file.empty()) writeMetadata(engine, o, image);
-  // An image that was only wanted as files is not left behind without a name.
-  if (!kept) engine.call("DELETE", "/images/" + urlEncode(image));
+  // An image that was only wanted as files is not left behind without a name. It may have one: of
+  // an earlier build that made the same.
+  if (kept) return;
+  const json inspected = engine.get("/images/" + urlEncode(image) + "/json");
+  if (inspected.value("RepoTags", json::array()).empty())
+    engine.call("DELETE", "/images/" + urlEncode(image));
 }
 
 int buildCommand(Context& context, const BuildOptions& o) {

@@ -13,7 +13,9 @@
 #include "base/file.h"
 #include "base/random.h"
 #include "cli/client/context_tar.h"
+#include "cli/client/lean_context.h"
 #include "cli/commands/build_options.h"
+#include "image/build/lean_tar.h"
 
 namespace hull::cli {
 
@@ -31,11 +33,11 @@ constexpr const char* kNamedContextFolder = ".hull-contexts";
 // The tar is written by a thread of its own into a pipe; its failure is kept for the reader.
 class ContextSource final : public Source {
  public:
-  explicit ContextSource(ContextOptions options) : pipe_(makePipe()) {
-    thread_ = std::thread([this, options = std::move(options)] {
+  explicit ContextSource(std::function<void(Sink&)> write) : pipe_(makePipe()) {
+    thread_ = std::thread([this, write = std::move(write)] {
       try {
         FdSink sink(pipe_.second.get());
-        writeContext(options, sink);
+        write(sink);
       } catch (...) {
         failure_ = std::current_exception();
       }
@@ -60,6 +62,26 @@ class ContextSource final : public Source {
   std::exception_ptr failure_;
   std::thread thread_;
 };
+
+std::unique_ptr<Source> wholeContext(ContextOptions options) {
+  return std::make_unique<ContextSource>(
+      [options = std::move(options)](Sink& out) { writeContext(options, out); });
+}
+
+// As little of it as the engine needs.
+void openFolderContext(const EngineClient& engine, ContextOptions options, BuildContext& context) {
+  std::optional<LeanContext> lean = LeanContext::plan(engine, options);
+  if (!lean) {
+    context.body = wholeContext(std::move(options));
+    return;
+  }
+  context.type = build::kLeanTarType;
+  context.bytes = lean->bytes();
+  context.held = lean->held();
+  context.body = std::make_unique<ContextSource>(
+      [lean = std::move(*lean), options](Sink& out) { lean.write(options, out); });
+  context.whole = [options = std::move(options)] { return wholeContext(options); };
+}
 
 // Standard input behind the bytes that were looked at.
 class PeekedInput final : public Source {
@@ -143,7 +165,7 @@ void addNamedContexts(const BuildOptions& o, ContextOptions& context, Query& que
   if (!contexts.empty()) query.emplace_back("buildcontexts", contexts.dump());
 }
 
-BuildContext fromFolder(const BuildOptions& o) {
+BuildContext fromFolder(const EngineClient& engine, const BuildOptions& o) {
   ContextOptions options;
   options.folder = fs::canonical(o.context).string();
   locateDockerfile(o, options);
@@ -151,12 +173,12 @@ BuildContext fromFolder(const BuildOptions& o) {
   context.query.emplace_back(
       "dockerfile", options.outside_name.empty() ? options.dockerfile : options.outside_name);
   addNamedContexts(o, options, context.query);
-  context.body = std::make_unique<ContextSource>(std::move(options));
+  openFolderContext(engine, std::move(options), context);
   return context;
 }
 
 // A tar as it is, or a Dockerfile without a context.
-BuildContext fromStdin(const BuildOptions& o) {
+BuildContext fromStdin(const EngineClient& engine, const BuildOptions& o) {
   if (o.dockerfile == "-")
     throw Exit{125, "-f - and the context - cannot both be read from standard input"};
   std::string head(kTarHeaderBytes, '\0');
@@ -175,7 +197,7 @@ BuildContext fromStdin(const BuildOptions& o) {
   options.outside_dockerfile = readStdin(std::move(head));
   addNamedContexts(o, options, context.query);
   context.query.emplace_back("dockerfile", options.outside_name);
-  context.body = std::make_unique<ContextSource>(std::move(options));
+  openFolderContext(engine, std::move(options), context);
   return context;
 }
 
@@ -184,12 +206,12 @@ BuildContext fromStdin(const BuildOptions& o) {
 std::unique_ptr<Source> openFolder(const std::string& folder) {
   ContextOptions options;
   options.folder = fs::canonical(folder).string();
-  return std::make_unique<ContextSource>(std::move(options));
+  return wholeContext(std::move(options));
 }
 
-BuildContext openBuildContext(const BuildOptions& o) {
-  if (o.context == "-") return fromStdin(o);
-  if (fs::is_directory(o.context)) return fromFolder(o);
+BuildContext openBuildContext(const EngineClient& engine, const BuildOptions& o) {
+  if (o.context == "-") return fromStdin(engine, o);
+  if (fs::is_directory(o.context)) return fromFolder(engine, o);
   if (!isAddress(o.context)) {
     throw Exit{
         1, fmt::format("build: no folder {} (the last argument is the build context)", o.context)};

@@ -2,6 +2,8 @@
 // where the result goes. Main thread.
 #pragma once
 
+#include <cstdint>
+#include <functional>
 #include <memory>
 #include <string>
 #include <utility>
@@ -26,9 +28,14 @@ using Query = std::vector<std::pair<std::string, std::string>>;
 // The request's body, and the query's part that tells of it.
 struct BuildContext {
   std::unique_ptr<Source> body;  // null: the engine fetches the context
+  std::string type = "application/x-tar";
   Query query;
+  // Of a lean context: the bytes of its files, and how many of them the engine has; and the body
+  // when the engine then says that it has not.
+  uint64_t bytes = 0, held = 0;
+  std::function<std::unique_ptr<Source>()> whole;
 };
-BuildContext openBuildContext(const BuildOptions& options);
+BuildContext openBuildContext(const EngineClient& engine, const BuildOptions& options);
 
 // A folder as a tar, whole.
 std::unique_ptr<Source> openFolder(const std::string& folder);

@@ -9,6 +9,7 @@
 #include <nlohmann/json.hpp>
 
 #include "base/error.h"
+#include "cli/terminal/format.h"
 
 namespace hull::cli {
 
@@ -85,11 +86,22 @@ void BuildProgress::applyPull(const json& event) {
   pulls_[id] = status;
 }
 
+// {"sent": 12300, "bytes": 500000000, "held": 499000000, "done": true}; without "bytes" it is
+// whole.
+void BuildProgress::applyContext(const json& event) {
+  const auto bytes = event.value("bytes", uint64_t{0}), held = event.value("held", uint64_t{0});
+  context_ = "transferring context: " + humanSize(event.value("sent", 0.0));
+  if (bytes > 0) context_ += " of " + humanSize(static_cast<double>(bytes));
+  if (held > 0) context_ += fmt::format(" ({} unchanged)", humanSize(static_cast<double>(held)));
+  if (event.value("done", false)) lines_.push_back(context_);
+}
+
 void BuildProgress::apply(const json& event, double now) {
   if (event.contains("status")) return applyPull(event);
   if (!event.contains("hull")) return;
   const json& hull = event["hull"];
   const std::string kind = hull.value("kind", ""), text = hull.value("text", "");
+  if (kind == "context") return applyContext(hull);
   const uint64_t vertex = hull.value("vertex", uint64_t{0});
   if (kind == "started") {
     by_vertex_[vertex] = steps_.size();
@@ -143,6 +155,7 @@ std::vector<std::string> BuildProgress::screen(double now, size_t rows, size_t c
   std::vector<std::string> lines = {
       withTimer(fmt::format("[+] Building {}/{}{}", done, steps_.size(), ended_ ? " FINISHED" : ""),
                 now, columns)};
+  if (!context_.empty()) lines.push_back(cut(" => " + context_, columns));
   const auto pulling =
       static_cast<size_t>(std::count_if(pulls_.begin(), pulls_.end(), [](const auto& layer) {
         return layer.second != "Pull complete" && layer.second != "Already exists";

@@ -49,12 +49,14 @@ class BuildProgress {
   Step* find(uint64_t vertex);
   void addOutput(Step& step, const std::string& text, double now);
   void applyPull(const nlohmann::json& event);
+  void applyContext(const nlohmann::json& event);
 
   std::vector<Step> steps_;
   std::map<uint64_t, size_t> by_vertex_;
   std::vector<Warning> warnings_;
   std::map<std::string, std::string> pulls_;  // layer → status
   std::string image_;
+  std::string context_;  // what is said of it
   std::vector<std::string> lines_;
   bool ended_ = false;
 };

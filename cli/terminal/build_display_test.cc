@@ -38,6 +38,22 @@ TEST(BuildProgress, PlainLinesAreNumberedAndTimed) {
                           "#2 2.000 end", "#2 DONE 2.0s", "#3 [a 3/3] COPY a /a", "#3 CACHED"));
 }
 
+TEST(BuildProgress, SaysHowMuchOfTheContextTravels) {
+  const auto context = [](uint64_t sent, bool done, json more = json::object()) {
+    more["kind"] = "context";
+    more["sent"] = sent;
+    more["done"] = done;
+    return json{{"hull", more}};
+  };
+  BuildProgress progress;
+  progress.apply(context(2'000'000, false), 0);
+  EXPECT_TRUE(progress.takeLines().empty());
+  EXPECT_EQ(progress.screen(1, 24, 80).at(1), " => transferring context: 2MB");
+  progress.apply(context(12'300, true, {{"bytes", 500'000'000}, {"held", 499'000'000}}), 1);
+  EXPECT_THAT(progress.takeLines(),
+              ElementsAre("transferring context: 12.3kB of 500MB (499MB unchanged)"));
+}
+
 TEST(BuildProgress, TheScreenShowsRunningStepsOfAllStagesWithTheirLastOutput) {
   BuildProgress progress;
   progress.apply(event("started", 1, {{"name", "[a 2/2] RUN one"}}), 0);

@@ -17,6 +17,8 @@
 #include "daemon/api/time_query.h"
 #include "daemon/engine/json_fields.h"
 #include "image/build/cache.h"
+#include "image/build/context_store.h"
+#include "image/build/lean_tar.h"
 #include "image/build/rootfs.h"
 #include "image/build/stages.h"
 
@@ -103,6 +105,7 @@ build::BuildRequest requestOf(const Request& http) {
   const Query& query = http.query;
   refuse(query);
   build::BuildRequest request;
+  request.lean_context = http.header("content-type") == build::kLeanTarType;
   request.remote_context = query.get("remote");
   if (request.remote_context == "client-session") request.remote_context.clear();
   request.dockerfile_path = query.get("dockerfile");
@@ -237,7 +240,16 @@ int64_t usedBefore(const Query& query) {
   return before;
 }
 
-void pruneBuilds(Exchange& exchange, Engine& engine, build::BuildCache& cache) {
+// POST /build/contents, of hull's client: a row of SHA-256 digests, 32 bytes each. The answer: "1"
+// for each content that a lean tar may name, "0" for another.
+void findContents(Exchange& exchange, build::ContextStore& contexts) {
+  const std::string digests =
+      readAll(exchange.body(), build::kMaxNamedContents * sizeof(Sha256), "digests of contents");
+  exchange.reply(200, "text/plain", contexts.held(digests), {});
+}
+
+void pruneBuilds(Exchange& exchange, Engine& engine, build::BuildCache& cache,
+                 build::ContextStore& contexts) {
   const Query& query = exchange.request().query;
   build::BuildCache::Prune options;
   options.used_before = usedBefore(query);
@@ -246,6 +258,11 @@ void pruneBuilds(Exchange& exchange, Engine& engine, build::BuildCache& cache) {
     if (keep > 0) options.keep_bytes = static_cast<uint64_t>(keep);
   }
   std::vector<std::string> deleted = cache.prune(options);
+  for (const auto& context : contexts.list()) {
+    if (context.used_at >= options.used_before || options.keep_bytes != 0) continue;
+    contexts.remove(context.diff_id);
+    deleted.push_back("context " + context.diff_id.shortHex());
+  }
   uint64_t bytes = 0;
   const auto runner = engine.parts().step_runner;
   for (const auto& mount : runner ? runner->mountCaches() : std::vector<build::CacheUsage>{}) {
@@ -273,6 +290,17 @@ Json buildCacheUsage(Engine& engine) {
                     {"LastUsedAt", timeText(record.used_at * kNsPerSecond)},
                     {"UsageCount", record.uses}});
   }
+  for (const auto& context : build::ContextStore::open(engine.images())->list()) {
+    list.push_back({{"ID", std::string(context.diff_id.hex().substr(0, kCacheIdDigits))},
+                    {"Type", "source.local"},
+                    {"Description", "files of a context"},
+                    {"InUse", false},
+                    {"Shared", false},
+                    {"Size", context.bytes},
+                    {"CreatedAt", timeText(context.made_at * kNsPerSecond)},
+                    {"LastUsedAt", timeText(context.used_at * kNsPerSecond)},
+                    {"UsageCount", 1}});
+  }
   if (!engine.parts().step_runner) return list;
   for (const auto& mount : engine.parts().step_runner->mountCaches()) {
     list.push_back({{"ID", mount.id},
@@ -299,13 +327,16 @@ void exportRootfs(Exchange& exchange, Engine& engine) {
 void addBuildRoutes(Router& router, Engine& engine) {
   // Open as long as the routes are: what it knows is pinned in the store.
   const std::shared_ptr<build::BuildCache> cache = build::BuildCache::open(engine.images());
+  const std::shared_ptr<build::ContextStore> contexts = build::ContextStore::open(engine.images());
   const auto agents = std::make_shared<BuildAgents>();
   router.add("POST", "/build",
              [&engine, cache, agents](Exchange& e) { buildImage(e, engine, *agents); });
   router.add("POST", "/build/agents", [agents](Exchange& e) { agents->serve(e); });
   router.add("GET", "/images/{name*}/rootfs", [&engine](Exchange& e) { exportRootfs(e, engine); });
-  router.add("POST", "/build/prune",
-             [&engine, cache](Exchange& e) { pruneBuilds(e, engine, *cache); });
+  router.add("POST", "/build/contents", [contexts](Exchange& e) { findContents(e, *contexts); });
+  router.add("POST", "/build/prune", [&engine, cache, contexts](Exchange& e) {
+    pruneBuilds(e, engine, *cache, *contexts);
+  });
 }
 
 }  // namespace hull::engine::api

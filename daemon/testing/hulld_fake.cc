@@ -1,9 +1,23 @@
 // hulld-fake ROOT SOCKET: the engine and its API over local_machine.h, for tests with real clients.
 #include <iostream>
 
+#include "base/error.h"
 #include "base/log.h"
 #include "daemon/serve.h"
 #include "daemon/testing/local_machine.h"
+
+namespace {
+
+// Builds do here what needs no machine.
+class NoSteps final : public hull::build::StepRunner {
+ public:
+  std::unique_ptr<hull::build::StageSession> open(const std::vector<hull::image::Digest>&,
+                                                  const hull::build::SessionOptions&) override {
+    throw hull::Error(hull::ErrorKind::kNotSupported, "RUN needs a machine, and here is none");
+  }
+};
+
+}  // namespace
 
 int main(int argc, char** argv) {
   using namespace hull;
@@ -32,6 +46,7 @@ int main(int argc, char** argv) {
       engine::EngineParts parts;
       engine::useRealParts(parts);
       host.usedBy(parts);
+      parts.step_runner = std::make_shared<NoSteps>();
       parts.network = engine::testing::makeLocalNetwork();
       parts.images = std::make_shared<image::ImageStore>(options.root);
       if (parts.images->list().empty()) engine::testing::addTestImages(*parts.images);

@@ -10,6 +10,7 @@
 
 #include "base/error.h"
 #include "image/build/stage_builder.h"
+#include "image/build/window_source.h"
 
 namespace hull::build {
 
@@ -52,22 +53,6 @@ void inflateWithLibarchive(Source& from, Sink& to) {
     to.write(std::span<const std::byte>(buffer.data(), static_cast<size_t>(got)));
   }
 }
-
-// A part of a file.
-class WindowSource final : public Source {
- public:
-  WindowSource(int fd, uint64_t offset, uint64_t size) : fd_(fd), at_(offset), left_(size) {}
-  size_t read(std::span<std::byte> into) override {
-    const size_t got = preadFull(fd_, into.first(std::min<uint64_t>(left_, into.size())), at_);
-    at_ += got;
-    left_ -= got;
-    return got;
-  }
-
- private:
-  int fd_;
-  uint64_t at_, left_;
-};
 
 enum class ArchiveKind { kNone, kDirect, kLibarchive };
 

@@ -7,9 +7,12 @@
 
 #include "base/error.h"
 #include "image/build/archive_layer.h"
+#include "image/build/context_store.h"
 #include "image/build/dockerignore.h"
+#include "image/build/lean_tar.h"
 #include "image/build/lint.h"
 #include "image/build/stage_builder.h"
+#include "image/store/codec.h"
 
 namespace hull::build {
 
@@ -141,6 +144,30 @@ image::IngestedLayer dockerfileOnly(image::ImageStore& store, const Download& fi
   });
 }
 
+// The tar that a lean one means. Its contents are kept for the next.
+image::IngestedLayer leanContext(image::ImageStore& store, Source& context) {
+  const std::shared_ptr<ContextStore> contexts = ContextStore::open(store);
+  ContextStore::Reader reader = contexts->reader();
+  image::DecodingSource plain(context);
+  LeanTarSource tar(plain,
+                    [&](const Sha256& digest, uint64_t size) { return reader.open(digest, size); });
+  std::vector<image::FileContent> contents;
+  image::IngestedLayer layer = store.layers().ingest(tar, image::KeepBlob::kNo, {}, {}, &contents);
+  // What came from the store was digested again: a disk that forgets must not go unnoticed.
+  std::vector<Sha256> found;
+  for (const auto& content : contents) found.push_back(content.digest);
+  std::sort(found.begin(), found.end());
+  for (const auto& digest : tar.named()) {
+    if (std::binary_search(found.begin(), found.end(), digest)) continue;
+    contexts->forget(digest);
+    throw Error(ErrorKind::kConflict,
+                "a content that was named is no file's, or another than it was (send the context "
+                "whole)");
+  }
+  contexts->keep(layer, std::move(contents));
+  return layer;
+}
+
 image::IngestedLayer remoteContext(image::ImageStore& store, const BuildRequest& request,
                                    const BuildHooks& hooks, const std::string& dockerfile) {
   const std::string& address = request.remote_context;
@@ -239,8 +266,9 @@ image::Image buildImage(image::ImageStore& store, StepRunner& runner, Source& co
                         const BuildRequest& request, const BuildHooks& hooks) {
   const std::string name = request.dockerfile_path.empty() ? "Dockerfile" : request.dockerfile_path;
   const image::IngestedLayer ingested = inContext("read the build context", [&] {
-    return request.remote_context.empty() ? store.layers().ingest(context, image::KeepBlob::kNo)
-                                          : remoteContext(store, request, hooks, name);
+    if (!request.remote_context.empty()) return remoteContext(store, request, hooks, name);
+    if (request.lean_context) return leanContext(store, context);
+    return store.layers().ingest(context, image::KeepBlob::kNo);
   });
   const std::shared_ptr<void> pin = store.pinLayers({ingested.diff_id});
   const image::LayerIndex index = store.layers().index(ingested.diff_id);

@@ -23,6 +23,7 @@ struct BuildRequest {
   std::map<std::string, std::string> build_args;
   std::map<std::string, std::string> labels;
   std::string target;
+  bool lean_context = false;  // the tar is a lean one (lean_tar.h), and its files are kept
   // Instead of the tar: a git repository, or the address of a tar or of a single Dockerfile.
   std::string remote_context;
   bool check_only = false;  // report what the build checks find, build nothing

@@ -69,8 +69,8 @@ class Ingest {
   }
 
   // Unpacks into `folder`; on return both digests are checked and the layer is synced.
-  void run(Source& stream, const std::string& folder) {
-    LayerUnpacker unpacker(folder, limits_);
+  void run(Source& stream, const std::string& folder, std::vector<FileContent>* contents) {
+    LayerUnpacker unpacker(folder, limits_, contents);
     std::exception_ptr unpack_error;
     std::string diff_hex;
     std::thread worker([&] {
@@ -210,10 +210,10 @@ std::string LayerStore::path(const Digest& diff_id) const {
 }
 
 IngestedLayer LayerStore::ingest(Source& stream, KeepBlob keep, const Digest& blob,
-                                 const Digest& diff_id) {
+                                 const Digest& diff_id, std::vector<FileContent>* contents) {
   PendingFolder pending(root_, folder());
   Ingest ingest(blobs_, limits_, keep, blob, diff_id);
-  ingest.run(stream, pending.path());
+  ingest.run(stream, pending.path(), contents);
   return ingest.publish(pending, path(ingest.diffId()), *pins_);
 }
 

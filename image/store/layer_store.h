@@ -9,8 +9,10 @@
 #include <optional>
 #include <string>
 #include <string_view>
+#include <vector>
 
 #include "base/fd.h"
+#include "base/hash.h"
 #include "base/stream.h"
 #include "image/layer/index.h"
 #include "image/store/blob_store.h"
@@ -41,6 +43,14 @@ struct IngestedLayer {
   std::shared_ptr<void> pin;  // while any copy lives, garbage collection leaves the layer alone
 };
 
+// A file's bytes in a data file, by their digest.
+struct FileContent {
+  Sha256 digest{};
+  uint64_t offset = 0;
+  uint64_t size = 0;
+  auto operator<=>(const FileContent&) const = default;
+};
+
 enum class KeepBlob {
   kNo,        // contexts of builds
   kAsIs,      // pulled and loaded layers: the bytes as they came
@@ -52,9 +62,10 @@ class LayerStore {
   LayerStore(std::string root, BlobStore& blobs, LayerLimits limits = {});
 
   // gzip, zstd or plain tar, told by the bytes. `blob`, `diff_id`: expected digests or empty.
+  // `contents`: gets what the files hold, in the tar's order; sparse and empty ones are left out.
   // Throws kCorrupt (digest, truncation, malformed), kTooLarge, kNoSpace, kNotSupported.
   IngestedLayer ingest(Source& stream, KeepBlob keep, const Digest& blob = {},
-                       const Digest& diff_id = {});
+                       const Digest& diff_id = {}, std::vector<FileContent>* contents = nullptr);
 
   bool has(const Digest& diff_id) const;
   LayerIndex index(const Digest& diff_id) const;

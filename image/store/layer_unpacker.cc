@@ -4,6 +4,7 @@
 #include <unistd.h>
 
 #include <algorithm>
+#include <optional>
 #include <utility>
 
 #include "base/error.h"
@@ -79,8 +80,10 @@ void DataFileWriter::finish() {
   if (fsync(fd_.get()) < 0) throw sysError("sync layer");
 }
 
-LayerUnpacker::LayerUnpacker(const std::string& folder, const LayerLimits& limits)
+LayerUnpacker::LayerUnpacker(const std::string& folder, const LayerLimits& limits,
+                             std::vector<FileContent>* contents)
     : limits_(limits),
+      contents_(contents),
       data_(folder + "/data"),
       index_(openFile(folder + "/index", O_RDWR | O_CREAT | O_EXCL, 0600)) {
   pending_.raw(encodeIndexHeader(0, 0));
@@ -173,10 +176,17 @@ void LayerUnpacker::addContent(TarReader& tar, Entry& entry) {
   }
   if (entry.size == 0) return;
   entry.data_offset = start;
+  std::optional<Hasher> hasher;
+  if (contents_) hasher.emplace();
+  uint64_t digested = 0;  // falls short of the size when there are holes
   tar.content([&](uint64_t offset, std::span<const std::byte> bytes) {
     data_.extendTo(start + offset);
     data_.append(bytes);
+    digested += bytes.size();
+    if (hasher) hasher->update(bytes);
   });
+  if (hasher && digested == entry.size)
+    contents_->push_back({hasher->finishSha256(), start, entry.size});
   data_.extendTo(alignUp(start + entry.size));
 }
 

@@ -35,7 +35,9 @@ class DataFileWriter {
 
 class LayerUnpacker {
  public:
-  LayerUnpacker(const std::string& folder, const LayerLimits& limits);
+  // `contents`: as of LayerStore::ingest; null: nothing is digested.
+  LayerUnpacker(const std::string& folder, const LayerLimits& limits,
+                std::vector<FileContent>* contents = nullptr);
   // Reads `tar` to its end. `must_end`: an archive without its end mark is taken for cut off, which
   // only a digest could tell otherwise.
   void unpack(Source& tar, bool must_end);
@@ -50,6 +52,7 @@ class LayerUnpacker {
   void flushIndex();
 
   const LayerLimits& limits_;
+  std::vector<FileContent>* contents_;
   DataFileWriter data_;
   Fd index_;
   ByteWriter pending_;

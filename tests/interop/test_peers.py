@@ -148,6 +148,22 @@ class DockerClient(EngineTest):
         self.assertRegex(built.stdout, "Successfully built [0-9a-f]{12}")
         self.assertEqual(self.docker("run", "--rm", name, "cat", "/y").stdout, "by docker build\n")
 
+    def test_the_classic_builder_takes_an_image_as_a_cache(self):
+        folder = self.temporary_folder()
+        (folder / "Dockerfile").write_text(f"FROM {BUSYBOX}\nCOPY x /x\nRUN cat /proc/sys/kernel/random/uuid > /id\n")
+        (folder / "x").write_text(unique())
+        first, again, other = (f"hull-test/{unique()}" for _ in range(3))
+        self.addCleanup(hull, "rmi", "-f", first, again, other, check=False)
+        self.docker("build", "-t", first, folder)
+        identity = self.docker("run", "--rm", first, "cat", "/id").stdout
+        hull("builder", "prune", "-f")
+        built = self.docker("build", "-t", again, "--cache-from", first, folder)
+        self.assertEqual(built.stdout.count(" ---> Using cache"), 2, built.stdout)
+        self.assertEqual(self.docker("run", "--rm", again, "cat", "/id").stdout, identity)
+        hull("builder", "prune", "-f")
+        self.docker("build", "-t", other, folder)
+        self.assertNotEqual(self.docker("run", "--rm", other, "cat", "/id").stdout, identity)
+
     def test_push_and_pull(self):
         registry = self.registry()
         name = f"{registry.address}/docker/cli:1"

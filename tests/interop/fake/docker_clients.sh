@@ -98,6 +98,10 @@ mkdir "$folder/context"
 printf 'FROM debian\nCOPY a /a\nENV X=1\nCMD ["true"]\n' >"$folder/context/Dockerfile"
 echo A >"$folder/context/a"
 check "build" 0 'Successfully tagged built:1' docker build -t built:1 "$folder/context"
+check "build --cache-from an image, its steps forgotten" 0 'Using cache' \
+  bash -c "docker builder prune -f >/dev/null && docker build --cache-from built:1 -t built:2 $folder/context"
+check "build with nothing to take from" 0 'not cached' \
+  bash -c "docker builder prune -f >/dev/null && docker build -t built:3 $folder/context | grep -q 'Using cache' || echo not cached"
 printf 'FROM debian\nNONSENSE\n' >"$folder/context/Bad"
 check "build error" 1 'NONSENSE' docker build -f "$folder/context/Bad" "$folder/context"
 check "images" 0 'built' docker images
