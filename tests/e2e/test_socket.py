@@ -102,7 +102,7 @@ class Socket(EngineTest):
 
     def test_a_slow_reader_holds_nobody_else_up(self):
         box = self.box(*BIND)
-        chatty = self.container("--", "sh", "-c", "yes | head -c 4000000; echo done; sleep 1000")
+        chatty = self.container("--", "sh", "-c", "head -c 4000000 /dev/zero | tr '\\0' x | fold -w 1000; echo; echo done; sleep 1000")
         wait_for(lambda: hull("logs", "-n", "1", chatty).out == "done\n", "all of its output", seconds=200)
         logs = f"/containers/{chatty}/logs?stdout=1&follow=1"
         hull("exec", "-d", box, "sh", "-c", f"engine_probe {SOCKET} ask GET '{logs}' | sleep 1000")
