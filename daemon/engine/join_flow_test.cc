@@ -223,6 +223,8 @@ TEST_F(JoinFlowTest, ItsVolumesAreDisks) {
   containers().volumes().create({"folder", "local", {}, {}});
   EXPECT_THAT(refused("folder:/x"), HasSubstr("mount volume folder at /x"));
   EXPECT_THROW(containers().get("other"), Error);
+  const auto asks = join("true", "asks", R"(,"Binds":["/var/run/docker.sock:/run/engine"])");
+  EXPECT_TRUE(asks->mounts().at(0).engine);  // no folder
   containers().remove(box(), true);
 }
 
