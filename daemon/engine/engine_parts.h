@@ -73,7 +73,7 @@ struct EngineOptions {
   std::vector<std::string> sockets;
   uint64_t default_memory_bytes = uint64_t{512} << 20;
   uint32_t default_vcpus = 1;
-  std::vector<std::string> default_sysctls;  // "name=value"; a container's own win
+  std::vector<std::string> default_sysctls;           // "name=value"; a container's own win
   uint64_t writable_disk_bytes = uint64_t{10} << 30;  // sparse
   registry::ClientOptions registry;
   // No folders can be shown to guests: owners of files are root's to change.
