@@ -194,6 +194,9 @@ EngineParts partsOf(Options& options) {
   parts.adopt_vm = [resources](const std::string& directory) {
     return Vm::adopt(resources, directory);
   };
+  parts.take_seat = [resources](std::shared_ptr<Vm> machine, const SeatSpec& spec) {
+    return takeSeat(resources.template_disk, std::move(machine), spec);
+  };
   parts.last_vm_exit = Vm::lastExit;
 
   VmStepRunner::Options steps;

@@ -77,6 +77,9 @@ class Machine final : private PlatformEvents {
   // Control commands (machine_control.cc).
   void onCommand(ControlServer::ClientId client, const std::string& command, std::string_view line);
   void changeLimits(std::string_view line);
+  virtio::BlockDevice& disk(const std::string& id);
+  void growDisk(ControlServer::ClientId client, std::string_view line);
+  void cutDisk(std::string_view line);
   void inflateBalloon(std::string_view line);
   std::string status();
   void refuse(ControlServer::ClientId client, const Error& error);

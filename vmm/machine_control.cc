@@ -18,7 +18,9 @@ std::string Machine::status() {
   nlohmann::json object{{"state", state_ == State::kPaused ? "paused" : "running"},
                         {"ready_us", nullptr},
                         {"vcpus", config_.vcpus},
-                        {"memory_mib", config_.memory_mib}};
+                        {"memory_mib", config_.memory_mib},
+                        {"disks", nlohmann::json::object()}};
+  for (const virtio::BlockDevice* disk : disks_) object["disks"][disk->id()] = disk->sizeBytes();
   const std::lock_guard lock(end_mutex_);
   if (ready_us_) object["ready_us"] = *ready_us_;
   if (balloon_ != nullptr) object["returned_bytes"] = balloon_->reportedBytes();
@@ -32,12 +34,27 @@ void Machine::changeLimits(std::string_view line) {
     for (virtio::NetDevice* net : nets_) net->setLimits(change.inbound, change.outbound);
     return;
   }
-  const auto disk = std::find_if(disks_.begin(), disks_.end(),
-                                 [&](const auto* each) { return each->id() == change.disk; });
-  if (disk == disks_.end()) {
-    throw Error(ErrorKind::kNotFound, fmt::format("change limits: no disk '{}'", change.disk));
+  disk(change.disk).setLimits(change.inbound, change.outbound);
+}
+
+virtio::BlockDevice& Machine::disk(const std::string& id) {
+  const auto found = std::find_if(disks_.begin(), disks_.end(),
+                                  [&](const auto* each) { return each->id() == id; });
+  if (found == disks_.end()) {
+    throw Error(ErrorKind::kNotFound, fmt::format("change disk: no disk '{}'", id));
   }
-  (*disk)->setLimits(change.inbound, change.outbound);
+  return **found;
+}
+
+void Machine::growDisk(ControlServer::ClientId client, std::string_view line) {
+  const DiskGrowth growth = parseDiskGrowth(line);
+  if (save_) throw Error(ErrorKind::kConflict, "grow disk: the VM is being saved");
+  disk(growth.disk).grow(growth, control_->takeDescriptors(client));
+}
+
+void Machine::cutDisk(std::string_view line) {
+  const DiskCut cut = parseDiskCut(line);
+  disk(cut.disk).cut(cut.offset, cut.length);
 }
 
 void Machine::inflateBalloon(std::string_view line) {
@@ -75,10 +92,14 @@ void Machine::onCommand(ControlServer::ClientId client, const std::string& comma
     resume();
     return control_->reply(client, kOk);
   }
-  if (command == "limits" || command == "balloon" || command == "save") {
+  if (command == "limits" || command == "balloon" || command == "save" || command == "grow" ||
+      command == "cut") {
     try {
       if (command == "save") return beginSave(client);
-      command == "limits" ? changeLimits(line) : inflateBalloon(line);
+      if (command == "limits") changeLimits(line);
+      if (command == "balloon") inflateBalloon(line);
+      if (command == "grow") growDisk(client, line);
+      if (command == "cut") cutDisk(line);
       return control_->reply(client, kOk);
     } catch (const Error& error) {
       return refuse(client, error);

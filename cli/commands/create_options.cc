@@ -72,7 +72,8 @@ void addCreateOptions(CLI::App* command, CreateOptions& o) {
   command->add_option("--cpus", o.cpus, "Number of CPUs");
   command->add_option("-h,--hostname", o.hostname, "Host name inside the container");
   command->add_option("--domainname", o.domainname, "Domain name inside the container");
-  addList(command, "--network,--net", o.networks, "Network; may be given several times");
+  addList(command, "--network,--net", o.networks,
+          "Network, or container:NAME to join its machine; several times: several networks");
   command->add_option("--ip", o.address, "IPv4 address in the (first) network");
   command->add_option("--ip6", o.address6, "IPv6 address in the (first) network");
   command->add_option("--mac-address", o.mac, "MAC address in the (first) network");

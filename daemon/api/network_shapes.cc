@@ -110,6 +110,7 @@ Json networkJson(Engine& engine, const NetworkRecord& network, bool with_contain
 
 Json networksJson(Engine& engine, const Container& container, const ContainerState& state) {
   Json networks = Json::object();
+  if (!container.spec().joins.empty()) return networks;  // the other container's
   if (!container.spec().network) {
     Endpoint none;
     if (state.running()) none.id = sha256Hex("hull endpoint " + container.id());

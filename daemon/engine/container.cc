@@ -15,15 +15,18 @@ void Run::take(std::unique_ptr<Vm> vm, ExecExit exec_exited) {
     const std::lock_guard lock(mutex_);
     vm_ = taken;
   }
-  // Weak: the VM may outlive the run in the hands of an API connection.
-  taken->onProcessExit([weak = weak_from_this(), exec_exited = std::move(exec_exited)](
-                           const std::string&, const guest::ProcessExited& exit) {
-    if (exit.process == guest::kMainProcess) {
-      if (const auto run = weak.lock()) run->noteExit(exit);
-    } else {
-      exec_exited(exit);
-    }
-  });
+  // Weak: the VM may outlive the run in the hands of an API connection. Of a container that has
+  // joined it and is not listened to (an engine has just taken the VM over), ListState tells.
+  taken->onProcessExit(
+      [weak = weak_from_this(), ours = container_, exec_exited = std::move(exec_exited)](
+          const std::string& container, const guest::ProcessExited& exit) {
+        if (container != ours) return;
+        if (exit.process == guest::kMainProcess) {
+          if (const auto run = weak.lock()) run->noteExit(exit);
+        } else {
+          exec_exited(exit);
+        }
+      });
   taken->onExit([weak = weak_from_this()](const VmExit& exit) {
     if (const auto run = weak.lock()) run->noteVmExit(exit);
   });
@@ -158,7 +161,16 @@ ContainerState Container::state() const {
   return state_;
 }
 
+void Container::setHostname(const std::string& name) {
+  const std::lock_guard lock(mutex_);
+  joined_hostname_ = name;
+}
+
 std::string Container::hostname() const {
+  {
+    const std::lock_guard lock(mutex_);
+    if (!joined_hostname_.empty()) return joined_hostname_;
+  }
   return spec().hostname.empty() ? shortId(id_) : spec().hostname;
 }
 

@@ -99,6 +99,7 @@ class Container {
   std::vector<MountPoint> mounts() const;
   ContainerState state() const;
   std::string hostname() const;
+  void setHostname(const std::string& name);  // that of the container it has joined
   const std::string& folder() const { return folder_; }
   std::string vmFolder() const { return folder_ + "/vm"; }
   std::string logPath() const { return folder_ + "/container-json.log"; }
@@ -139,6 +140,7 @@ class Container {
   mutable std::mutex mutex_;  // everything below
   std::condition_variable changed_;
   ContainerRecord record_;
+  std::string joined_hostname_;
   std::vector<std::unique_ptr<const ContainerSpec>> specs_;  // of the record, and its former ones
   std::atomic<const ContainerSpec*> spec_;
   ContainerState state_;

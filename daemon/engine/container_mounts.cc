@@ -89,6 +89,20 @@ std::string resolvedSource(const std::string& source, const std::string& host_ro
                   "(without root: a volume, which is a disk then, and hull cp)");
 }
 
+// The folders that a machine is shown are fixed at its start.
+void refuseShares(const std::vector<MountPoint>& points) {
+  for (const MountPoint& point : points) {
+    if (point.type == MountType::kTmpfs || point.driver == kDiskDriver || point.engine) continue;
+    const bool volume = point.type == MountType::kVolume;
+    throw Error(ErrorKind::kNotSupported,
+                "mount " + (volume ? "volume " + point.name : point.source) + " at " +
+                    point.destination +
+                    ": a container that joins another one's network runs in that one's virtual "
+                    "machine, whose shared folders are fixed when it starts (use a volume of the "
+                    "disk driver, hull volume create --driver disk, or hull cp)");
+  }
+}
+
 MountPoint pointOf(const MountRequest& request) {
   MountPoint point;
   point.type = request.type;
@@ -128,7 +142,10 @@ void put(std::vector<MountPoint>& points, MountPoint point) {
 
 }  // namespace
 
-MountPoint Containers::volumePoint(const MountRequest& request, const std::string& container) {
+MountPoint Containers::volumePoint(MountRequest request, const std::string& container,
+                                   bool disks_only) {
+  const bool there = !request.source.empty() && volumes_.has(request.source);
+  if (disks_only && request.driver.empty() && !there) request.driver = kDiskDriver;
   VolumeRequest volume{request.source, request.driver, request.labels, request.options};
   const VolumeRecord record = volumes_.obtain(volume, container);
   MountPoint point = pointOf(request);
@@ -151,8 +168,10 @@ void Containers::checkBind(MountPoint& point) const {
 
 // Docker's order: other containers' mounts, what was asked for, what the image wants (moby:
 // daemon/volumes.go).
-void Containers::resolveMounts(const MountRequests& requests, const std::string& container,
+void Containers::resolveMounts(const ContainerSpec& spec, const std::string& container,
                                std::vector<MountPoint>& points) {
+  const MountRequests& requests = spec.mounts;
+  const bool joins = !spec.joins.empty();
   for (const VolumesFrom& from : requests.from) {
     for (MountPoint point : get(from.container)->mounts()) {
       if (point.type == MountType::kTmpfs) continue;
@@ -163,8 +182,8 @@ void Containers::resolveMounts(const MountRequests& requests, const std::string&
     }
   }
   for (const MountRequest& request : requests.mounts) {
-    MountPoint point =
-        request.type == MountType::kVolume ? volumePoint(request, container) : pointOf(request);
+    MountPoint point = request.type == MountType::kVolume ? volumePoint(request, container, joins)
+                                                          : pointOf(request);
     if (point.type == MountType::kBind) checkBind(point);
     if (point.type == MountType::kVolume && point.mode.empty()) point.mode = "z";  // as Docker
     put(points, std::move(point));
@@ -177,11 +196,12 @@ void Containers::resolveMounts(const MountRequests& requests, const std::string&
     if (taken) continue;
     MountRequest request;
     request.destination = destination;
-    points.push_back(volumePoint(request, container));
+    points.push_back(volumePoint(request, container, joins));
   }
   if (points.size() > kMaxMounts) {
     throw Error(ErrorKind::kInvalidArgument, "more than 256 mounts");
   }
+  if (joins) refuseShares(points);
 }
 
 // By name, each once.

@@ -235,6 +235,11 @@ void Containers::connect(const std::shared_ptr<Container>& container, const Netw
   if (container->removed()) {
     throw Error(ErrorKind::kNotFound, "No such container: " + container->id());
   }
+  if (!container->spec().joins.empty()) {
+    throw Error(ErrorKind::kConflict,
+                "container sharing network namespace with another container or host cannot be "
+                "connected to any other network");
+  }
   if (!container->spec().network || network.spec.id.empty()) {
     throw Error(ErrorKind::kForbidden,
                 "container cannot be connected to multiple networks with one of the networks in "

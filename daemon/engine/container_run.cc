@@ -15,16 +15,11 @@ namespace {
 
 constexpr std::chrono::seconds kPowerOffTime{10};
 constexpr std::chrono::seconds kOutputDrainTime{10};
+constexpr std::chrono::seconds kJoinersEndTime{10};
 constexpr std::chrono::seconds kCreateTime{60};
 constexpr std::chrono::minutes kFillTime{30};     // of a new volume, with what the image has
 constexpr int64_t kStableRunNs = 10'000'000'000;  // a longer run starts restart delays anew
 constexpr int kKilledExitCode = 137;
-
-std::vector<image::Digest> diffIds(const ContainerRecord& record) {
-  std::vector<image::Digest> ids;
-  for (const std::string& text : record.diff_ids) ids.push_back(image::Digest::parse(text));
-  return ids;
-}
 
 }  // namespace
 
@@ -38,7 +33,7 @@ std::unique_ptr<Vm> Containers::boot(Container& container, bool with_network,
   makeDirectories(vm_spec.directory, 0711);
   vm_spec.memory_mib = vmMemoryMib(spec.memory_bytes, options_.default_memory_bytes);
   vm_spec.vcpus = spec.vcpus == 0 ? options_.default_vcpus : spec.vcpus;
-  vm_spec.root = parts_.images->rootDisk(diffIds(container.record()));
+  vm_spec.root = parts_.images->rootDisk(diffIdsOf(container.record()));
   vm_spec.writable_bytes = spec.limits.writable_disk_bytes == 0 ? options_.writable_disk_bytes
                                                                 : spec.limits.writable_disk_bytes;
   vm_spec.disk_limits = spec.limits.disks;
@@ -97,7 +92,9 @@ void Containers::launch(const std::shared_ptr<Container>& container) {
   };
   try {
     fillReadOnly(*container);
-    run->take(boot(*container, spec.network, started), execExit(run));
+    run->take(
+        spec.joins.empty() ? boot(*container, spec.network, started) : sit(*container, started),
+        execExit(run));
     started.pid = run->vm()->vmmPid();
     container->output();  // made now, so that its failure is a failure to start
   } catch (const Error& error) {
@@ -227,11 +224,14 @@ void Containers::finish(const std::shared_ptr<Container>& container,
     execs_->containerEnded(container->id());
     container->endRun({exit_code, ""});
     // What is removed anyway need not be synced.
-    const bool in_a_hurry = remove && container->mounts().empty();
+    const auto joiners = endsOfJoiners(*container);
+    const bool in_a_hurry = remove && container->mounts().empty() && joiners.empty();
     if (const auto vm = run->release()) {
       vm->stop(in_a_hurry ? std::chrono::milliseconds(0) : kPowerOffTime);
     }
     run->endService();
+    // Whoever starts it again finds those ended that were in the machine before.
+    for (const auto& joiner : joiners) joiner->getFor(kJoinersEndTime);
     volumes_.detachDisks(container->id());
     publishMounts(*container, "unmount");
     detachNetwork(*container);

@@ -205,11 +205,7 @@ bool networkOf(const Json& host) {
         "network mode \"host\" is not possible: a container is a virtual machine with a "
         "network of its own; publish its ports with -p instead");
   }
-  if (mode.starts_with("container:")) {
-    notSupported("network mode \"" + mode +
-                 "\": sharing another container's network is not "
-                 "supported yet");
-  }
+  if (mode.starts_with(kJoinPrefix)) return false;  // no network of its own
   return true;  // whether there is such a network, Networks knows
 }
 
@@ -452,6 +448,7 @@ ContainerDocuments completeDocuments(std::string_view create_body,
   }
   ContainerDocuments documents{fields::dump(completeConfig(body, image_config)), fields::dump(host),
                                fields::dump(endpoints)};
+  checkJoining(create_body, documents);
   refuseUnsupported(host);
   (void)specOf(documents);  // everything else that is wrong
   return documents;
@@ -469,6 +466,9 @@ ContainerSpec specOf(const ContainerDocuments& documents) {
   readConfig(config, spec);
   spec.network = networkOf(host);
   spec.network_mode = fields::text(host, "NetworkMode");
+  if (spec.network_mode.starts_with(kJoinPrefix)) {
+    spec.joins = spec.network_mode.substr(kJoinPrefix.size());
+  }
   spec.ports = portsOf(config, host);
   readRestart(host, spec);
   readResources(host, spec);

@@ -58,6 +58,7 @@ struct ContainerSpec {
   uint32_t vcpus = 0;         // 0: default
   bool network = true;        // false: none
   std::string network_mode;   // "bridge", or the name or id of a network of the user's
+  std::string joins;          // the container in whose machine and network it runs; empty: none
   std::string mac_address;    // of the first card; empty: any
   std::vector<PortBinding> ports;
   bool auto_remove = false;
@@ -85,7 +86,12 @@ struct ContainerSpec {
 // kNotSupported with what to do instead.
 ContainerDocuments completeDocuments(std::string_view create_body,
                                      const image::RuntimeConfig& image_config);
-std::string imageOf(std::string_view create_body);  // Config.Image as asked
+std::string imageOf(std::string_view create_body);             // Config.Image as asked
+inline constexpr std::string_view kJoinPrefix = "container:";  // of a network mode
+// Throws kInvalidArgument in Docker's words for what belongs to the container that is joined.
+void checkJoining(std::string_view create_body, const ContainerDocuments& documents);
+// The container whose network the documents name becomes this one.
+void setJoined(ContainerDocuments& documents, const std::string& id);
 ContainerSpec specOf(const ContainerDocuments& documents);
 // Of options that were accepted and do nothing.
 std::vector<std::string> warningsOf(const ContainerDocuments& documents);

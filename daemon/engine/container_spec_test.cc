@@ -252,5 +252,51 @@ TEST(ImageChangeTest, InstructionsOfImportAndCommit) {
   EXPECT_THROW(applyChange("", config), Error);
 }
 
+// In Docker's words (moby: runconfig/errors.go).
+TEST(ContainerSpecTest, JoiningANetworkLeavesNothingOfItToTheJoiner) {
+  const auto joining = [](const std::string& more, const std::string& host = "") {
+    return R"({"Image":"i","Cmd":["x"],"HostConfig":{"NetworkMode":"container:web")" + host + "}" +
+           more + "}";
+  };
+  const ContainerSpec spec = specFor(joining(""));
+  EXPECT_EQ(spec.joins, "web");
+  EXPECT_FALSE(spec.network);
+  EXPECT_TRUE(specFor(R"({"Image":"i","Cmd":["x"]})").joins.empty());
+  const auto conflict = [](const std::string& what) { return "conflicting options: " + what; };
+  EXPECT_EQ(refusal(joining(R"(,"Hostname":"h")")), conflict("hostname and the network mode"));
+  EXPECT_EQ(refusal(joining(R"(,"MacAddress":"02:00:00:00:00:01")")),
+            conflict("mac-address and the network mode"));
+  EXPECT_EQ(refusal(joining(R"(,"ExposedPorts":{"80/tcp":{}})")),
+            conflict("port exposing and the container type network mode"));
+  EXPECT_EQ(refusal(joining("", R"(,"PortBindings":{"80/tcp":[{"HostPort":"80"}]})")),
+            conflict("port publishing and the container type network mode"));
+  EXPECT_EQ(refusal(joining("", R"(,"PublishAllPorts":true)")),
+            conflict("port publishing and the container type network mode"));
+  EXPECT_EQ(refusal(joining("", R"(,"Dns":["1.1.1.1"])")), conflict("dns and the network mode"));
+  EXPECT_EQ(refusal(joining("", R"(,"ExtraHosts":["a:1.2.3.4"])")),
+            conflict("custom host-to-IP mapping and the network mode"));
+  EXPECT_EQ(refusal(joining("", R"(,"Links":["db"])")),
+            conflict("container type network can't be used with links. This would result in "
+                     "undefined behavior"));
+  const auto endpoint = [&](const std::string& config) {
+    return refusal(
+        joining(R"(,"NetworkingConfig":{"EndpointsConfig":{"container:web":)" + config + "}}"));
+  };
+  EXPECT_EQ(endpoint("{}"), "accepted");
+  EXPECT_EQ(endpoint(R"({"Aliases":["a"]})"),
+            "network-scoped alias is supported only for containers in user defined networks");
+  EXPECT_EQ(endpoint(R"({"IPAMConfig":{"IPv4Address":"10.0.0.1"}})"),
+            "user specified IP address is supported on user defined networks only");
+  for (const char* mode : {"container", "container:"}) {
+    EXPECT_EQ(refusal(std::string(R"({"Image":"i","Cmd":["x"],"HostConfig":{"NetworkMode":")") +
+                      mode + "\"}}"),
+              "invalid network mode: invalid container format container:<name|id>");
+  }
+  // What the image exposes is no wish of the request.
+  image::RuntimeConfig image = imageConfig();
+  image.exposed_ports = {"80/tcp"};
+  EXPECT_EQ(specFor(joining(""), image).joins, "web");
+}
+
 }  // namespace
 }  // namespace hull::engine

@@ -49,6 +49,12 @@ void checkPlatform(const std::string& platform, const image::Image& image) {
 
 }  // namespace
 
+std::vector<image::Digest> diffIdsOf(const ContainerRecord& record) {
+  std::vector<image::Digest> ids;
+  for (const std::string& text : record.diff_ids) ids.push_back(image::Digest::parse(text));
+  return ids;
+}
+
 Containers::Containers(EngineParts& parts, const EngineOptions& options, EventBus& events,
                        Networks& networks, Door& door)
     : parts_(parts),
@@ -94,16 +100,18 @@ Containers::Created Containers::create(std::string_view body, std::string_view n
   record.image_id = image->id.text();
   for (const auto& diff_id : image->config.diff_ids) record.diff_ids.push_back(diff_id.text());
   record.documents = completeDocuments(body, image->config.config);
+  settleJoining(record.documents);
   const ContainerSpec spec = specOf(record.documents);
   // Refuses bad hosts, servers and profiles now.
   (void)createMessage(spec, "check", "", "", true);
   (void)mainProcess(spec, "check");
   checkCpus(spec.limits);
+  checkJoiner(spec);
   ContainerState state;
   state.endpoints = networks_.endpointsOf(spec, record.documents.endpoints);
   const std::string folder = folderOf(record.id);
   try {
-    resolveMounts(spec.mounts, record.id, record.mounts);
+    resolveMounts(spec, record.id, record.mounts);
     makeDirectories(folder, 0711);
     insert(record, state, name);
   } catch (...) {

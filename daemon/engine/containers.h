@@ -86,6 +86,17 @@ class Containers {
 
  private:
   std::unique_ptr<Vm> boot(Container& container, bool with_network, ContainerState& state);
+  // Of a container in another one's machine (joined.cc).
+  void settleJoining(ContainerDocuments& documents) const;
+  void checkJoiner(const ContainerSpec& spec) const;
+  std::shared_ptr<Container> joinedBy(const Container& container) const;
+  std::shared_ptr<Container> machineOf(const std::shared_ptr<Container>& container) const;
+  std::unique_ptr<Vm> sit(Container& container, ContainerState& state);
+  std::unique_ptr<Vm> adoptSeatOf(const std::string& id, const std::string& folder) const;
+  std::unique_ptr<Vm> adoptPlace(Container& container);
+  std::vector<std::shared_ptr<ExitWait>> endsOfJoiners(const Container& container) const;
+  void sweepSeats();
+  void sweepSeat(const std::string& id, Vm& machine);
   void launch(const std::shared_ptr<Container>& container);
   struct GuestMounts {
     std::vector<VmShare> shares;
@@ -94,9 +105,10 @@ class Containers {
     bool initialises = false;
   };
   void insert(ContainerRecord& record, const ContainerState& state, std::string_view name);
-  MountPoint volumePoint(const MountRequest& request, const std::string& container);
+  // `disks_only`: a volume that is made now is a disk.
+  MountPoint volumePoint(MountRequest request, const std::string& container, bool disks_only);
   // Appends to `points`, also when it throws: what is in there then must be given up.
-  void resolveMounts(const MountRequests& requests, const std::string& container,
+  void resolveMounts(const ContainerSpec& spec, const std::string& container,
                      std::vector<MountPoint>& points);
   std::vector<std::string> diskVolumes(const Container& container) const;
   void checkBind(MountPoint& point) const;
@@ -175,6 +187,7 @@ struct StartFailure {
   int exit_code = 128;
 };
 StartFailure startFailure(const Error& error, const std::string& program);
+std::vector<image::Digest> diffIdsOf(const ContainerRecord& record);
 uint64_t vmMemoryMib(uint64_t limit_bytes, uint64_t default_bytes);
 
 }  // namespace hull::engine

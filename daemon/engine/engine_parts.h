@@ -12,6 +12,7 @@
 
 #include "base/stream.h"
 #include "daemon/network/network.h"
+#include "daemon/vm/seat.h"
 #include "daemon/vm/vm.h"
 #include "image/archive/archive.h"
 #include "image/build/builder.h"
@@ -23,6 +24,7 @@ namespace hull::engine {
 struct EngineParts {
   std::function<std::unique_ptr<Vm>(VmSpec)> start_vm;
   std::function<std::unique_ptr<Vm>(const std::string& directory)> adopt_vm;
+  std::function<Seat(std::shared_ptr<Vm> machine, const SeatSpec&)> take_seat;
   std::function<std::optional<VmExit>(const std::string& directory)> last_vm_exit;
 
   std::shared_ptr<Network> network;  // null: containers have none, and `network_error` says why

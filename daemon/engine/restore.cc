@@ -13,6 +13,16 @@ namespace hull::engine {
 namespace {
 constexpr int kKilledExitCode = 137;
 constexpr std::chrono::seconds kStrayPowerOffTime{5};
+
+// One that has just ended may have been forgotten already, when its end was told.
+void forgetExec(Vm& vm, const std::string& container, const std::string& process) {
+  try {
+    vm.request(container, guest::ForgetProcess{process});
+  } catch (const Error& error) {
+    if (error.kind() != ErrorKind::kNotFound) throw;
+  }
+}
+
 }  // namespace
 
 void Containers::restore(Execs& execs) {
@@ -35,28 +45,36 @@ void Containers::restore(Execs& execs) {
       log::error("restore container " + row.record.id + ": " + error.what());
     }
   }
-  for (const auto& container : list()) {
-    try {
-      restoreOne(container);
-    } catch (const Error& error) {
-      log::error("restore container " + container->id() + ": " + error.what());
+  // Machines before those who have only joined one.
+  for (const bool joined : {false, true}) {
+    for (const auto& container : list()) {
+      if (container->spec().joins.empty() == joined) continue;
+      try {
+        restoreOne(container);
+      } catch (const Error& error) {
+        log::error("restore container " + container->id() + ": " + error.what());
+      }
     }
   }
   sweepFolders(recorded);
+  sweepSeats();
 }
 
 // The VM of an earlier engine process, taken over. False when there is none.
 bool Containers::adoptRun(const std::shared_ptr<Container>& container) {
-  auto vm = parts_.adopt_vm(container->vmFolder());
-  if (!vm) return false;
-  const auto state = vm->requestFor<guest::StateReply>("", guest::ListState{});
+  auto place = adoptPlace(*container);
+  if (!place) return false;
   const auto run = std::make_shared<Run>(container->id());
+  // Listening first: no exit is between what is told and what is listed.
+  run->take(std::move(place), execExit(run));
+  const auto vm = run->vm();
+  const auto state = vm->requestFor<guest::StateReply>("", guest::ListState{});
   bool found = false;
   for (const auto& listed : state.containers) {
     if (listed.id != container->id()) continue;
     for (const auto& process : listed.processes) {
       if (process.process != guest::kMainProcess) {
-        if (!process.running) vm->request(container->id(), guest::ForgetProcess{process.process});
+        if (!process.running) forgetExec(*vm, container->id(), process.process);
         continue;
       }
       found = true;
@@ -66,11 +84,11 @@ bool Containers::adoptRun(const std::shared_ptr<Container>& container) {
     }
   }
   if (!found) {
+    run->release();
     vm->stop(kStrayPowerOffTime);
     return false;
   }
   volumes_.attachDisks(diskVolumes(*container), container->id());
-  run->take(std::move(vm), execExit(run));
   if (container->spec().network && parts_.network) {
     parts_.network->reattach(container->id());
     const auto ports = container->state().ports;
@@ -112,7 +130,7 @@ void Containers::restoreOne(const std::shared_ptr<Container>& container) {
       const auto operation = container->operation();
       return removeLocked(container, true);
     }
-  } else if (auto stray = parts_.adopt_vm(container->vmFolder())) {
+  } else if (auto stray = adoptPlace(*container)) {
     // A start or an end that the engine's death cut short.
     stray->stop(kStrayPowerOffTime);
     stray.reset();
@@ -141,9 +159,9 @@ void Containers::sweepFolders(const std::set<std::string>& recorded) {
     if (recorded.contains(id)) continue;
     log::info("remove what is left of " + id);
     try {
-      if (auto stray = parts_.adopt_vm(entry.path().string() + "/vm")) {
-        stray->stop(kStrayPowerOffTime);
-      }
+      const std::string folder = entry.path().string() + "/vm";
+      if (auto seat = adoptSeatOf(id, folder)) seat->stop(kStrayPowerOffTime);
+      if (auto stray = parts_.adopt_vm(folder)) stray->stop(kStrayPowerOffTime);
       if (parts_.network) parts_.network->detach(id);
     } catch (const Error& error) {
       log::warning("end what is left of " + id + ": " + error.what());

@@ -74,6 +74,7 @@ std::vector<std::string> Containers::update(const std::shared_ptr<Container>& co
   record.documents.host_config = fields::dump(host);
   const ContainerSpec spec = specOf(record.documents);
   checkCpus(spec.limits);
+  checkJoiner(spec);
   const ContainerState state = container->state();
   if (state.status == Status::kPaused) {
     throw Error(ErrorKind::kConflict, "Container " + container->id() +
@@ -81,12 +82,13 @@ std::vector<std::string> Containers::update(const std::shared_ptr<Container>& co
                                           "its virtual machine");
   }
   if (const auto run = container->run()) {
-    checkFits(spec, state, options_, container->id());
+    const bool own_machine = spec.joins.empty();
+    if (own_machine) checkFits(spec, state, options_, container->id());
     run->vm()->request(container->id(), limitsMessage(spec), kSetLimitsTime);
     if (spec.limits.disks != container->spec().limits.disks) {
       run->vm()->setDiskLimits(spec.limits.disks);
     }
-    placeOnCpus(run->vm()->vmmPid(), spec.limits);
+    if (own_machine) placeOnCpus(run->vm()->vmmPid(), spec.limits);
   }
   db_.updateDocuments(record);
   container->setDocuments(record.documents);

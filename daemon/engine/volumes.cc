@@ -268,6 +268,11 @@ VolumeRequest Volumes::settled(VolumeRequest request) const {
   return request;
 }
 
+bool Volumes::has(const std::string& name) const {
+  const std::lock_guard lock(mutex_);
+  return records_.contains(name);
+}
+
 VolumeRecord Volumes::create(const VolumeRequest& asked) {
   const VolumeRequest request = settled(asked);
   const std::lock_guard changing(changing_);

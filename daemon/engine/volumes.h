@@ -47,6 +47,7 @@ class Volumes {
 
   std::vector<VolumeRecord> list() const;           // by name
   VolumeRecord get(const std::string& name) const;  // throws kNotFound in Docker's words
+  bool has(const std::string& name) const;
   // One of that name that is there already is the answer, if its driver is the one asked for.
   VolumeRecord create(const VolumeRequest& request);
   void remove(const std::string& name);  // throws kConflict while a container uses it

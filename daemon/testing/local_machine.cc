@@ -5,7 +5,6 @@
 #include <unistd.h>
 
 #include <algorithm>
-#include <condition_variable>
 #include <filesystem>
 #include <set>
 #include <thread>
@@ -13,9 +12,9 @@
 #include "base/error.h"
 #include "base/file.h"
 #include "base/subprocess.h"
-#include "daemon/network/network_plan.h"
 #include "daemon/testing/local_process.h"
 #include "daemon/testing/local_socket.h"
+#include "daemon/vm/disk_growth.h"
 #include "image/layer/testing/tar_builder.h"
 
 namespace hull::engine::testing {
@@ -35,21 +34,38 @@ void sendEnd(int fd, std::string_view error) {
   sendChunk(fd, error);
 }
 
+// A container in a machine.
+struct Guest {
+  std::string root;
+  std::map<std::string, std::shared_ptr<LocalProcess>> processes;
+  std::set<std::string> exited;  // told already, kept for a listener that comes later
+};
+
+struct Listener {
+  Vm::EventFunction exited;
+  Vm::ExitFunction ended;
+};
+
 // What a booted machine is, apart from the engine's hold on it.
 struct Machine {
   explicit Machine(std::string folder) : directory(std::move(folder)) {}
-  std::string root() const { return directory + "/rootfs"; }
+
+  // The mutex is held.
+  void tell(const std::string& container, const std::string& process, int exit_code) {
+    const auto found = listeners.find(container);
+    const auto& function = found == listeners.end() ? usual.exited : found->second.exited;
+    if (function) function(container, {process, exit_code, false});
+  }
 
   const std::string directory;
   std::mutex mutex;
-  std::condition_variable changed;
-  std::string container;
-  std::map<std::string, std::shared_ptr<LocalProcess>> processes;
+  std::map<std::string, Guest> guests;
   std::map<std::string, LocalSocket> sockets;  // at the first of their places
   DiskLimits disk_limits;
-  std::set<std::string> exited;  // told already, kept for onProcessExit set later
-  Vm::EventFunction on_process_exit;
-  Vm::ExitFunction on_exit;
+  std::set<uint64_t> added_disks;  // their offsets
+  uint64_t disk_bytes = uint64_t{1} << 30;
+  Listener usual;
+  std::map<std::string, Listener> listeners;  // by container
   std::optional<VmExit> exit;
 };
 
@@ -62,16 +78,37 @@ class LocalVm final : public Vm {
 
   void onProcessExit(EventFunction function) override {
     const std::lock_guard lock(machine_->mutex);
-    machine_->on_process_exit = std::move(function);
-    for (const std::string& id : machine_->exited) {
-      machine_->on_process_exit(machine_->container,
-                                {id, *machine_->processes.at(id)->exitCode(), false});
-    }
+    machine_->usual.exited = std::move(function);
+    for (const auto& [container, guest] : machine_->guests) tellAgain(container, guest);
   }
   void onExit(ExitFunction function) override {
     const std::lock_guard lock(machine_->mutex);
-    machine_->on_exit = std::move(function);
-    if (machine_->exit) machine_->on_exit(*machine_->exit);
+    machine_->usual.ended = std::move(function);
+    if (machine_->exit) machine_->usual.ended(*machine_->exit);
+  }
+  void listen(const std::string& container, EventFunction exited, ExitFunction ended) override {
+    const std::lock_guard lock(machine_->mutex);
+    machine_->listeners[container] = {std::move(exited), ended};
+    const auto guest = machine_->guests.find(container);
+    if (guest != machine_->guests.end()) tellAgain(container, guest->second);
+    if (machine_->exit && ended) ended(*machine_->exit);
+  }
+  void stopListening(const std::string& container) override {
+    const std::lock_guard lock(machine_->mutex);
+    machine_->listeners.erase(container);
+  }
+  AddedDisks addDisks(const std::vector<AddedDisk>& disks) override {
+    requireRunning();
+    const std::lock_guard lock(machine_->mutex);
+    AddedDisks added = placesOf(disks, machine_->disk_bytes);
+    machine_->disk_bytes = added.offset + added.length;
+    machine_->added_disks.insert(added.offset);
+    return added;
+  }
+  void removeDisks(uint64_t offset, uint64_t) override {
+    requireRunning();
+    const std::lock_guard lock(machine_->mutex);
+    machine_->added_disks.erase(offset);
   }
 
   guest::Message request(const std::string& container, guest::Message message,
@@ -81,38 +118,52 @@ class LocalVm final : public Vm {
       return startProcess(container, *start);
     }
     if (const auto* signal = std::get_if<guest::SignalProcess>(&message)) {
-      find(signal->process)->signal(static_cast<int>(signal->signal), signal->whole_container);
+      find(container, signal->process)
+          ->signal(static_cast<int>(signal->signal), signal->whole_container);
     } else if (const auto* resize = std::get_if<guest::ResizeTerminal>(&message)) {
-      find(resize->process)->resize(resize->rows, resize->columns);
+      find(container, resize->process)->resize(resize->rows, resize->columns);
     } else if (const auto* forget = std::get_if<guest::ForgetProcess>(&message)) {
       const std::lock_guard lock(machine_->mutex);
-      machine_->processes.erase(forget->process);
-      machine_->exited.erase(forget->process);
+      machine_->guests[container].processes.erase(forget->process);
+      machine_->guests[container].exited.erase(forget->process);
+    } else if (const auto* seat = std::get_if<guest::PrepareSeat>(&message)) {
+      guest::SeatPrepared prepared;
+      for (size_t n = 0; n < seat->parts.size(); ++n) {
+        prepared.devices.push_back("/dev/loop" + std::to_string(n));
+      }
+      return prepared;
     } else if (std::holds_alternative<guest::ListState>(message)) {
       return state();
     } else if (std::holds_alternative<guest::ListProcesses>(message)) {
-      return processTable();
+      return processTable(container);
     } else if (std::holds_alternative<guest::ReadUsage>(message)) {
-      return usage();
-    } else if (const auto* made = std::get_if<guest::CreateContainer>(&message)) {
-      createContainer(container, *made);
+      return usage(container);
+    } else if (std::holds_alternative<guest::Pause>(message)) {
+      signalAll(container, SIGSTOP);
+    } else if (std::holds_alternative<guest::Resume>(message)) {
+      signalAll(container, SIGCONT);
+    } else if (std::holds_alternative<guest::RemoveContainer>(message)) {
+      removeGuest(container);
+    } else if (const auto* create = std::get_if<guest::CreateContainer>(&message)) {
+      createGuest(container, *create);
     }
     return guest::Ok{};
   }
 
-  Fd openStream(const std::string&, const guest::OpenStream& open) override {
+  Fd openStream(const std::string& container, const guest::OpenStream& open) override {
     requireRunning();
     if (open.kind == Kind::kConnection) {
       const std::lock_guard lock(machine_->mutex);
       return machine_->sockets.at(open.path).open();
     }
-    if (open.kind == Kind::kStdin) return find(open.process)->openInput();
+    if (open.kind == Kind::kStdin) return find(container, open.process)->openInput();
     if (open.kind == Kind::kStdout || open.kind == Kind::kStderr) {
-      return find(open.process)->openOutput(open.kind == Kind::kStderr, open.offset);
+      return find(container, open.process)->openOutput(open.kind == Kind::kStderr, open.offset);
     }
-    if (open.kind == Kind::kWriteArchive) return writeArchive(open.path);
-    if (open.kind == Kind::kReadArchive) return readArchive(open.path);
-    return tarOf(machine_->root(), ".");
+    const std::string root = rootOf(container);
+    if (open.kind == Kind::kWriteArchive) return writeArchive(root, open.path);
+    if (open.kind == Kind::kReadArchive) return readArchive(root, open.path);
+    return tarOf(root, ".");
   }
 
   void setDiskLimits(const DiskLimits& limits) override {
@@ -120,8 +171,8 @@ class LocalVm final : public Vm {
     const std::lock_guard lock(machine_->mutex);
     machine_->disk_limits = limits;
   }
-  void pause() override { signalAll(SIGSTOP); }
-  void resume() override { signalAll(SIGCONT); }
+  void pause() override { signalEach(SIGSTOP); }
+  void resume() override { signalEach(SIGCONT); }
   VmExit stop(std::chrono::milliseconds grace) override {
     end({grace.count() > 0 ? "poweroff" : "terminated", ""});
     const std::lock_guard lock(machine_->mutex);
@@ -135,22 +186,30 @@ class LocalVm final : public Vm {
   void abandon() override {
     const std::lock_guard lock(machine_->mutex);
     abandoned_ = true;
-    machine_->on_process_exit = nullptr;
-    machine_->on_exit = nullptr;
+    machine_->usual = {};
   }
 
   static void endMachine(const std::shared_ptr<Machine>& machine, const VmExit& exit) {
     // The machine is remembered by its end alone (last_vm_exit): what it ran goes with it.
-    std::map<std::string, std::shared_ptr<LocalProcess>> processes;
+    std::map<std::string, Guest> guests;
     {
       const std::lock_guard lock(machine->mutex);
       if (machine->exit) return;
       machine->exit = exit;
-      processes.swap(machine->processes);
-      machine->exited.clear();
-      if (machine->on_exit) machine->on_exit(exit);
+      guests.swap(machine->guests);
+      if (machine->usual.ended) machine->usual.ended(exit);
+      for (const auto& [container, listener] : machine->listeners) {
+        if (listener.ended) listener.ended(exit);
+      }
     }
-    for (const auto& [id, process] : processes) {
+    for (const auto& [container, guest] : guests) killAll(guest);
+  }
+
+ private:
+  void end(const VmExit& exit) { endMachine(machine_, exit); }
+
+  static void killAll(const Guest& guest) {
+    for (const auto& [id, process] : guest.processes) {
       try {
         process->signal(SIGKILL, true);
       } catch (const Error&) {
@@ -159,69 +218,101 @@ class LocalVm final : public Vm {
     }
   }
 
- private:
-  void end(const VmExit& exit) { endMachine(machine_, exit); }
+  void tellAgain(const std::string& container, const Guest& guest) const {
+    for (const std::string& id : guest.exited) {
+      machine_->tell(container, id, *guest.processes.at(id)->exitCode());
+    }
+  }
+
+  // The machine's own container has its root beside the machine's files, others further down.
+  void createGuest(const std::string& container, const guest::CreateContainer& options) {
+    const bool own = options.root_disk == kRootDisk;
+    const std::string root =
+        machine_->directory + (own ? "/rootfs" : "/seats/" + container + "/rootfs");
+    makeDirectories(root + "/etc");
+    const std::lock_guard lock(machine_->mutex);
+    machine_->guests[container].root = root;
+    for (const guest::Mount& mount : options.mounts) {
+      if (mount.kind != guest::Mount::Kind::kSocket) continue;
+      machine_->sockets.try_emplace(mount.source, root + mount.destination);
+    }
+  }
+
+  void removeGuest(const std::string& container) {
+    Guest removed;
+    {
+      const std::lock_guard lock(machine_->mutex);
+      const auto found = machine_->guests.find(container);
+      if (found == machine_->guests.end()) {
+        throw Error(ErrorKind::kNotFound, "container " + container + ": no such container");
+      }
+      removed = std::move(found->second);
+      machine_->guests.erase(found);
+    }
+    killAll(removed);
+  }
+
+  std::string rootOf(const std::string& container) const {
+    const std::lock_guard lock(machine_->mutex);
+    return machine_->guests[container].root;
+  }
 
   void requireRunning() const {
     if (!running()) throw Error(ErrorKind::kUnavailable, "the virtual machine has ended");
   }
 
-  std::shared_ptr<LocalProcess> find(const std::string& id) const {
+  std::shared_ptr<LocalProcess> find(const std::string& container, const std::string& id) const {
     const std::lock_guard lock(machine_->mutex);
-    const auto found = machine_->processes.find(id);
-    if (found == machine_->processes.end()) {
+    const auto& processes = machine_->guests[container].processes;
+    const auto found = processes.find(id);
+    if (found == processes.end()) {
       throw Error(ErrorKind::kNotFound, "no such process: " + id);
     }
     return found->second;
   }
 
-  void createContainer(const std::string& container, const guest::CreateContainer& options) {
-    makeDirectories(machine_->root() + "/etc");
-    const std::lock_guard lock(machine_->mutex);
-    machine_->container = container;
-    for (const guest::Mount& mount : options.mounts) {
-      if (mount.kind != guest::Mount::Kind::kSocket) continue;
-      machine_->sockets.try_emplace(mount.source, machine_->root() + mount.destination);
-    }
-  }
-
   guest::Message startProcess(const std::string& container, const guest::StartProcess& start) {
-    const auto process = std::make_shared<LocalProcess>(start, machine_->root());
+    const auto process = std::make_shared<LocalProcess>(start, rootOf(container));
     {
       const std::lock_guard lock(machine_->mutex);
-      machine_->processes[start.process] = process;
+      machine_->guests[container].processes[start.process] = process;
     }
     process->begin([machine = machine_, container, id = start.process](int code) {
       const std::lock_guard lock(machine->mutex);
-      if (machine->exit) return;
-      machine->exited.insert(id);
-      if (machine->on_process_exit) machine->on_process_exit(container, {id, code, false});
+      const auto guest = machine->guests.find(container);
+      if (machine->exit || guest == machine->guests.end()) return;
+      guest->second.exited.insert(id);
+      machine->tell(container, id, code);
     });
     return guest::ProcessStarted{static_cast<uint32_t>(process->pid())};
   }
 
   guest::StateReply state() const {
     const std::lock_guard lock(machine_->mutex);
-    guest::ContainerState container{machine_->container, {}};
-    for (const auto& [id, process] : machine_->processes) {
-      const auto code = process->exitCode();
-      container.processes.push_back(
-          {id, static_cast<uint32_t>(process->pid()), !code, code.value_or(0), false});
+    guest::StateReply reply;
+    for (const auto& [container, guest] : machine_->guests) {
+      guest::ContainerState& listed = reply.containers.emplace_back();
+      listed.id = container;
+      for (const auto& [id, process] : guest.processes) {
+        const auto code = process->exitCode();
+        listed.processes.push_back(
+            {id, static_cast<uint32_t>(process->pid()), !code, code.value_or(0), false});
+      }
     }
-    return {{container}};
+    return reply;
   }
 
-  guest::ProcessTable processTable() const {
+  guest::ProcessTable processTable(const std::string& container) const {
     guest::ProcessTable table{{"PID", "CMD"}, {}};
     const std::lock_guard lock(machine_->mutex);
-    for (const auto& [id, process] : machine_->processes) {
+    for (const auto& [id, process] : machine_->guests[container].processes) {
       if (!process->exitCode()) table.rows.push_back({std::to_string(process->pid()), id});
     }
     return table;
   }
 
   // Numbers of nothing that a client can compute with.
-  guest::Usage usage() const {
+  guest::Usage usage(const std::string& container) const {
     guest::Usage usage;
     usage.cpu_ns = 50'000'000;
     usage.system_cpu_ns = 1'000'000'000;
@@ -229,17 +320,25 @@ class LocalVm final : public Vm {
     usage.memory_bytes = uint64_t{12} << 20;
     usage.memory_limit_bytes = uint64_t{512} << 20;
     const std::lock_guard lock(machine_->mutex);
-    usage.pids = machine_->processes.size();
+    usage.pids = machine_->guests[container].processes.size();
     usage.networks.push_back({"eth0", 1024, 8, 0, 0, 2048, 16, 0, 0});
     usage.disks.push_back({"254:0", 4096, 8192, 1, 2});
     return usage;
   }
 
-  void signalAll(int number) {
+  void signalAll(const std::string& container, int number) {
     const std::lock_guard lock(machine_->mutex);
-    for (const auto& [id, process] : machine_->processes) {
+    for (const auto& [id, process] : machine_->guests[container].processes) {
       if (!process->exitCode()) process->signal(number, true);
     }
+  }
+  void signalEach(int number) {
+    std::vector<std::string> containers;
+    {
+      const std::lock_guard lock(machine_->mutex);
+      for (const auto& [container, guest] : machine_->guests) containers.push_back(container);
+    }
+    for (const std::string& container : containers) signalAll(container, number);
   }
 
   static Fd tarOf(const std::string& folder, const std::string& name) {
@@ -260,8 +359,8 @@ class LocalVm final : public Vm {
     return std::move(pair.first);
   }
 
-  Fd readArchive(const std::string& path) const {
-    const std::filesystem::path full(machine_->root() + path);
+  static Fd readArchive(const std::string& root, const std::string& path) {
+    const std::filesystem::path full(root + path);
     if (!std::filesystem::exists(std::filesystem::symlink_status(full))) {
       throw Error(ErrorKind::kNotFound, path + ": no such file or directory");
     }
@@ -271,8 +370,8 @@ class LocalVm final : public Vm {
     return tarOf(named.parent_path().string(), named.filename().string());
   }
 
-  Fd writeArchive(const std::string& path) const {
-    const std::string folder = machine_->root() + path;
+  static Fd writeArchive(const std::string& root, const std::string& path) {
+    const std::string folder = root + path;
     if (!std::filesystem::is_directory(folder)) {
       throw Error(ErrorKind::kNotFound, path + ": no such directory");
     }
@@ -292,132 +391,6 @@ class LocalVm final : public Vm {
 
   std::shared_ptr<Machine> machine_;
   bool abandoned_ = false;
-};
-
-// Plans as the real one does, and makes nothing of it.
-class LocalNetwork final : public Network {
- public:
-  LocalNetwork() {
-    NetworkSpec usual;
-    usual.id = usual.name = kDefaultNetwork;
-    usual.bridge = "hull-test";
-    usual.subnet = parseSubnet("172.17.0.0/16");
-    networks_[usual.id] = completeNetwork(usual, {}, {}, "test");
-  }
-  void restore(const std::vector<NetworkSpec>& networks) override {
-    const std::lock_guard lock(mutex_);
-    for (const NetworkSpec& network : networks) networks_[network.id] = network;
-  }
-  NetworkSpec add(NetworkSpec wanted) override {
-    const std::lock_guard lock(mutex_);
-    std::vector<NetworkSpec> present;
-    for (const auto& [id, network] : networks_) present.push_back(network);
-    const NetworkSpec made = completeNetwork(std::move(wanted), present, {}, "test");
-    return networks_[made.id] = made;
-  }
-  void drop(const std::string& id) override {
-    const std::lock_guard lock(mutex_);
-    for (const Lease& lease : leases_.all()) {
-      if (lease.network == id) throw Error(ErrorKind::kForbidden, "has active endpoints");
-    }
-    networks_.erase(id);
-  }
-  std::optional<NetworkSpec> find(const std::string& id) const override {
-    const std::lock_guard lock(mutex_);
-    const auto found = networks_.find(id);
-    return found == networks_.end() ? std::nullopt : std::optional(found->second);
-  }
-  Attachment attach(const std::string& container, const EndpointSpec& endpoint,
-                    bool running) override {
-    const std::lock_guard lock(mutex_);
-    const auto network = networks_.find(endpoint.network);
-    if (network == networks_.end()) {
-      throw Error(ErrorKind::kNotFound, "network " + endpoint.network + " not found");
-    }
-    Lease lease = planEndpoint(network->second, leases_.all(), container, endpoint);
-    const auto cards = leases_.of(container);
-    lease.slot = cards.empty() ? 0 : cards.back().slot + 1;
-    if (running) {
-      const auto spare =
-          std::find_if(cards.begin(), cards.end(), [](const Lease& card) { return card.spare(); });
-      if (spare == cards.end()) throw Error(ErrorKind::kConflict, "no spare network card left");
-      lease.slot = spare->slot;
-    }
-    return place(lease, running);
-  }
-  std::optional<Attachment> addSpare(const std::string& container) override {
-    const std::lock_guard lock(mutex_);
-    Lease lease;
-    lease.container = container;
-    const auto cards = leases_.of(container);
-    lease.slot = cards.empty() ? 0 : cards.back().slot + 1;
-    lease.mac = freeMac({2, 0x43}, leases_.all());
-    return place(lease, false);
-  }
-  std::optional<Attachment> disconnect(const std::string& container,
-                                       const std::string& network) override {
-    const std::lock_guard lock(mutex_);
-    const Lease* found = leases_.find(container, network);
-    if (!found) return std::nullopt;
-    Lease spare;
-    spare.container = container;
-    spare.slot = found->slot;
-    spare.mac = found->mac;
-    return place(spare, true);
-  }
-  std::vector<Attachment> reattach(const std::string& container) override {
-    const std::lock_guard lock(mutex_);
-    std::vector<Attachment> found;
-    for (const Lease& lease : leases_.of(container)) found.push_back(attachment(lease));
-    return found;
-  }
-  void detach(const std::string& container) override {
-    const std::lock_guard lock(mutex_);
-    leases_.removeIf([&](const Lease& lease) { return lease.container == container; });
-    ports_.erase(container);
-  }
-  void rename(const std::string&, const std::string&, const std::string&) override {}
-  std::vector<PortMapping> publish(const std::string& container,
-                                   const std::vector<PortMapping>& ports) override {
-    const std::lock_guard lock(mutex_);
-    std::vector<PortMapping> result = ports;
-    for (PortMapping& port : result) {
-      if (port.host_port == 0) port.host_port = next_port_++;
-      for (const auto& [owner, used] : ports_) {
-        if (owner != container && used.contains(port.host_port)) {
-          throw Error(ErrorKind::kConflict,
-                      "driver failed programming external connectivity on endpoint: Bind for " +
-                          port.host_address + ":" + std::to_string(port.host_port) +
-                          " failed: port is already allocated");
-        }
-      }
-    }
-    for (const PortMapping& port : result) ports_[container].insert(port.host_port);
-    return result;
-  }
-  void unpublish(const std::string& container) override {
-    const std::lock_guard lock(mutex_);
-    ports_.erase(container);
-  }
-  void shutdown() override {}
-
- private:
-  Attachment attachment(const Lease& lease) const {
-    const auto network = networks_.find(lease.network);
-    return attachmentOf(lease, network == networks_.end() ? nullptr : &network->second);
-  }
-  Attachment place(const Lease& lease, bool running) {
-    leases_.put(lease);
-    Attachment made = attachment(lease);
-    if (!running) made.tap = makeMemfd("tap");
-    return made;
-  }
-
-  mutable std::mutex mutex_;
-  std::map<std::string, NetworkSpec> networks_;
-  Leases leases_{""};
-  std::map<std::string, std::set<uint16_t>> ports_;
-  uint16_t next_port_ = 49153;
 };
 
 }  // namespace
@@ -442,6 +415,13 @@ void LocalHost::crash(const std::string& directory) {
   LocalVm::endMachine(state_->machines.at(directory), {"killed", ""});
 }
 
+size_t LocalHost::addedDisks(const std::string& directory) {
+  const std::lock_guard lock(state_->mutex);
+  const auto machine = state_->machines.at(directory);
+  const std::lock_guard inner(machine->mutex);
+  return machine->added_disks.size();
+}
+
 DiskLimits LocalHost::diskLimits(const std::string& directory) {
   const std::lock_guard lock(state_->mutex);
   const auto machine = state_->machines.at(directory);
@@ -463,15 +443,16 @@ void LocalHost::usedBy(EngineParts& parts) {
     if (found == state->machines.end() || found->second->exit) return nullptr;
     return std::make_unique<LocalVm>(found->second);
   };
+  parts.take_seat = [](std::shared_ptr<Vm> machine, const SeatSpec& spec) {
+    const std::string disk = spec.directory + "/writable.ext4";
+    if (!fileExists(disk)) writeFileAtomic(disk, "");
+    return takeSeat("", std::move(machine), spec);
+  };
   parts.last_vm_exit = [state = state_](const std::string& directory) -> std::optional<VmExit> {
     const std::lock_guard lock(state->mutex);
     const auto found = state->machines.find(directory);
     return found == state->machines.end() ? std::nullopt : found->second->exit;
   };
-}
-
-std::shared_ptr<Network> makeLocalNetwork() {
-  return std::make_shared<LocalNetwork>();
 }
 
 void addTestImages(image::ImageStore& images) {

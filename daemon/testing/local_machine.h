@@ -25,6 +25,8 @@ class LocalHost {
   void crash(const std::string& directory);
   // What the machine in `directory` was told last.
   DiskLimits diskLimits(const std::string& directory);
+  // How many containers that joined it have disks in the machine in `directory`.
+  size_t addedDisks(const std::string& directory);
 
   struct State;
 

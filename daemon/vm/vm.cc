@@ -3,11 +3,13 @@
 #include <signal.h>
 
 #include <atomic>
+#include <mutex>
 #include <sstream>
 
 #include "base/error.h"
 #include "base/file.h"
 #include "base/log.h"
+#include "daemon/vm/disk_growth.h"
 #include "daemon/vm/guest_wire.h"
 #include "daemon/vm/vm_core.h"
 #include "daemon/vm/vm_launch.h"
@@ -43,6 +45,14 @@ class MachineVm final : public Vm {
 
   Fd openStream(const std::string& container, const guest::OpenStream& stream) override;
   void setDiskLimits(const DiskLimits& limits) override;
+  void listen(const std::string& container, EventFunction exited, ExitFunction ended) override {
+    core_->listen(container, std::move(exited), std::move(ended));
+  }
+  void stopListening(const std::string& container) override { core_->stopListening(container); }
+  AddedDisks addDisks(const std::vector<AddedDisk>& disks) override;
+  void removeDisks(uint64_t offset, uint64_t length) override {
+    cutVmmDisk(controlSocket(), {kWritableDiskId, offset, length});
+  }
   void pause() override {
     commandVmm(controlSocket(), "pause");
     paused_ = true;
@@ -62,6 +72,7 @@ class MachineVm final : public Vm {
 
   const std::shared_ptr<VmCore> core_;
   std::atomic<bool> paused_;
+  std::mutex growing_;  // of two additions each finds its own place
 };
 
 Fd MachineVm::openStream(const std::string& container, const guest::OpenStream& stream) {
@@ -84,6 +95,27 @@ void MachineVm::setDiskLimits(const DiskLimits& limits) {
   for (const char* disk : {kRootDiskId, kWritableDiskId}) {
     changeVmmLimits(controlSocket(), {disk, limits.read, limits.write});
   }
+}
+
+// The addresses of what was there before are never used again.
+Vm::AddedDisks MachineVm::addDisks(const std::vector<AddedDisk>& disks) {
+  const std::lock_guard lock(growing_);
+  AddedDisks added = placesOf(disks, vmmDiskBytes(controlSocket(), kWritableDiskId));
+  try {
+    for (size_t n = 0; n < disks.size(); ++n) {
+      for (const Growth& growth : growthsOf(disks[n], added.parts[n].offset, added)) {
+        growVmmDisk(controlSocket(), growth.change, numbersOf(growth.files));
+      }
+    }
+  } catch (...) {
+    try {
+      removeDisks(added.offset, added.length);
+    } catch (const Error& error) {
+      log::debug(std::string("take back what a disk grew by: ") + error.what());
+    }
+    throw;
+  }
+  return added;
 }
 
 void MachineVm::askForPowerOff(milliseconds grace) {

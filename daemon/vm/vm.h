@@ -86,6 +86,13 @@ struct VmSpec {
   std::vector<VmNetwork> networks;  // guest: eth0, eth1, … in this order
 };
 
+// A disk that a running VM gets in addition, at the end of its writable disk: for a container that
+// joins it (seat.h).
+struct AddedDisk {
+  image::RootDisk disk;
+  bool read_only = true;
+};
+
 struct VmExit {
   std::string reason;  // vmm::ExitReason's text, or "killed" when the VMM left no status
   std::string detail;
@@ -117,6 +124,21 @@ class Vm {
   static std::string extraDisk(size_t n) {
     return std::string("/dev/vd") + static_cast<char>('c' + n);
   }
+
+  // For another container in this machine: as below, but of that one alone, which the function
+  // given to onProcessExit then does not hear of. An exit is told once to each function.
+  virtual void listen(const std::string& container, EventFunction exited, ExitFunction ended) = 0;
+  virtual void stopListening(const std::string& container) = 0;  // what is undelivered is dropped
+
+  // Where on kWritableDisk they are, in their order, and the whole of it, to be given back. The
+  // guest may not have noticed yet (guest::PrepareSeat waits).
+  struct AddedDisks {
+    uint64_t offset = 0;
+    uint64_t length = 0;
+    std::vector<guest::DiskPart> parts;
+  };
+  virtual AddedDisks addDisks(const std::vector<AddedDisk>& disks) = 0;
+  virtual void removeDisks(uint64_t offset, uint64_t length) = 0;  // of addDisks
 
   // Set once, before the first process is started. Both are called on a thread of the Vm's own, in
   // order; they may call anything of the Vm, also stop it. What happened before they were set is

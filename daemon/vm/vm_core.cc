@@ -7,9 +7,11 @@
 #include <sys/socket.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <array>
 #include <cerrno>
 #include <nlohmann/json.hpp>
+#include <utility>
 
 #include "base/error.h"
 #include "base/file.h"
@@ -207,26 +209,45 @@ void VmCore::deliverLoop() {
   }
 }
 
+const Vm::EventFunction* VmCore::takerOf(const std::string& container) const {
+  const auto found = listeners_.find(container);
+  const auto& function = found == listeners_.end() ? event_function_ : found->second.exited;
+  return function ? &function : nullptr;
+}
+
+Vm::ExitFunction* VmCore::untoldOfExit() {
+  if (!exit_) return nullptr;
+  if (exit_function_) return &exit_function_;
+  for (auto& [container, listener] : listeners_) {
+    if (listener.ended) return &listener.ended;
+  }
+  return nullptr;
+}
+
 bool VmCore::deliverNext(Lock& lock) {
-  changed_.wait(lock, [this] {
-    return closing_ || (!events_.empty() && event_function_) || (exit_ && exit_function_);
-  });
+  std::deque<Event>::iterator next;
+  const auto nextEvent = [&] {
+    next = std::find_if(events_.begin(), events_.end(),
+                        [this](const Event& event) { return takerOf(event.container) != nullptr; });
+    return next != events_.end();
+  };
+  changed_.wait(lock, [&] { return closing_ || nextEvent() || untoldOfExit() != nullptr; });
   if (closing_) return false;
-  if (!events_.empty() && event_function_) {
-    const Event event = std::move(events_.front());
-    events_.pop_front();
-    const auto function = event_function_;
+  if (nextEvent()) {
+    const Event event = std::move(*next);
+    events_.erase(next);
+    const auto function = *takerOf(event.container);
     lock.unlock();
     guarded("handle the exit of a process", [&] { function(event.container, event.exited); });
     lock.lock();
     return true;
   }
-  const auto function = exit_function_;
+  const auto function = std::exchange(*untoldOfExit(), nullptr);
   const VmExit exit = *exit_;
   lock.unlock();
   guarded("handle the end of a virtual machine", [&] { function(exit); });
   lock.lock();
-  return false;
+  return true;
 }
 
 void VmCore::throwGone() const {
@@ -303,6 +324,19 @@ void VmCore::setExitFunction(Vm::ExitFunction function) {
   const Lock lock(mutex_);
   exit_function_ = std::move(function);
   changed_.notify_all();
+}
+
+void VmCore::listen(const std::string& container, Vm::EventFunction exited,
+                    Vm::ExitFunction ended) {
+  const Lock lock(mutex_);
+  listeners_[container] = {std::move(exited), std::move(ended)};
+  changed_.notify_all();
+}
+
+void VmCore::stopListening(const std::string& container) {
+  const Lock lock(mutex_);
+  listeners_.erase(container);
+  std::erase_if(events_, [&](const Event& event) { return event.container == container; });
 }
 
 std::optional<VmExit> VmCore::waitExit(Deadline deadline) {

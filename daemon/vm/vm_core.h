@@ -35,6 +35,8 @@ class VmCore : public std::enable_shared_from_this<VmCore> {
                          std::chrono::milliseconds timeout);
   void setEventFunction(Vm::EventFunction function);
   void setExitFunction(Vm::ExitFunction function);
+  void listen(const std::string& container, Vm::EventFunction exited, Vm::ExitFunction ended);
+  void stopListening(const std::string& container);
   std::optional<VmExit> waitExit(Deadline deadline);
   bool ended();
   // The VM stays (`leave_running`) or is killed; no callback runs after this.
@@ -57,6 +59,8 @@ class VmCore : public std::enable_shared_from_this<VmCore> {
   void passtEnded();
   void deliverLoop();
   bool deliverNext(Lock& lock);
+  const Vm::EventFunction* takerOf(const std::string& container) const;
+  Vm::ExitFunction* untoldOfExit();
   void send(const guest::Frame& frame, Deadline deadline);
   [[noreturn]] void throwGone() const;
 
@@ -78,9 +82,14 @@ class VmCore : public std::enable_shared_from_this<VmCore> {
   };
   std::deque<Event> events_;
   Vm::EventFunction event_function_;
-  Vm::ExitFunction exit_function_;
-  std::string lost_;       // why the connection is over; empty: it is not
-  std::string ended_for_;  // why we ended the VM; empty: it was not us
+  Vm::ExitFunction exit_function_;  // until it was called
+  struct Listener {
+    Vm::EventFunction exited;
+    Vm::ExitFunction ended;  // until it was called
+  };
+  std::map<std::string, Listener> listeners_;  // by container
+  std::string lost_;                           // why the connection is over; empty: it is not
+  std::string ended_for_;                      // why we ended the VM; empty: it was not us
   std::optional<VmExit> exit_;
   Quota::Lease lease_;  // until the process has ended
   bool closing_ = false;

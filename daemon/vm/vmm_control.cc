@@ -18,10 +18,16 @@ namespace {
 constexpr size_t kMaxAnswerBytes = 16 * 1024;
 constexpr std::chrono::seconds kAnswerTimeout{15};
 
-nlohmann::json askLine(const std::string& socket_path, const std::string& question) {
+// A line that brings descriptors is short enough for an empty socket: it never blocks.
+nlohmann::json askLine(const std::string& socket_path, const std::string& question,
+                       const std::vector<int>& files = {}) {
   const Deadline deadline = deadlineIn(kAnswerTimeout);
   const Fd socket = connectUnix(socket_path);
-  sendAll(socket.get(), question + "\n", deadline, -1);
+  if (files.empty()) {
+    sendAll(socket.get(), question + "\n", deadline, -1);
+  } else {
+    sendWithFds(socket.get(), asBytes(question + "\n"), files);
+  }
   std::string line;
   while (line.find('\n') == std::string::npos) {
     if (line.size() > kMaxAnswerBytes) throw Error(ErrorKind::kCorrupt, "the answer has no end");
@@ -58,6 +64,29 @@ VmmState vmmState(const std::string& socket_path) {
 
 void commandVmm(const std::string& socket_path, const std::string& command) {
   inContext(command + " virtual machine", [&] { ask(socket_path, command); });
+}
+
+uint64_t vmmDiskBytes(const std::string& socket_path, const std::string& disk) {
+  return inContext("ask for the size of disk " + disk, [&] {
+    const auto answer = ask(socket_path, "status");
+    const auto disks = answer.find("disks");
+    if (disks == answer.end() || !disks->is_object() || !disks->contains(disk) ||
+        !(*disks)[disk].is_number_unsigned()) {
+      throw Error(ErrorKind::kConflict,
+                  "its virtual machine was started by an earlier version of the engine (stop the "
+                  "container and start it again)");
+    }
+    return (*disks)[disk].get<uint64_t>();
+  });
+}
+
+void growVmmDisk(const std::string& socket_path, const vmm::DiskGrowth& growth,
+                 const std::vector<int>& files) {
+  inContext("grow disk " + growth.disk, [&] { askLine(socket_path, vmm::toJson(growth), files); });
+}
+
+void cutVmmDisk(const std::string& socket_path, const vmm::DiskCut& cut) {
+  inContext("cut disk " + cut.disk, [&] { askLine(socket_path, vmm::toJson(cut)); });
 }
 
 void changeVmmLimits(const std::string& socket_path, const vmm::LimitsChange& change) {

@@ -3,7 +3,9 @@
 #pragma once
 
 #include <string>
+#include <vector>
 
+#include "base/fd.h"
 #include "vmm/config/vm_config.h"
 
 namespace hull::engine {
@@ -13,6 +15,12 @@ enum class VmmState { kRunning, kPaused };
 VmmState vmmState(const std::string& socket_path);
 // "pause", "resume" or "stop".
 void commandVmm(const std::string& socket_path, const std::string& command);
+// The size that the guest sees. Throws kConflict for a VMM from before disks could grow.
+uint64_t vmmDiskBytes(const std::string& socket_path, const std::string& disk);
+// A descriptor for each segment, which stays the caller's.
+void growVmmDisk(const std::string& socket_path, const vmm::DiskGrowth& growth,
+                 const std::vector<int>& files);
+void cutVmmDisk(const std::string& socket_path, const vmm::DiskCut& cut);
 void changeVmmLimits(const std::string& socket_path, const vmm::LimitsChange& change);
 
 }  // namespace hull::engine

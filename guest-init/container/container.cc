@@ -20,13 +20,14 @@
 
 namespace hull::guest {
 
-Container::Container(EventLoop& loop, const Places& places, std::string id, CreateContainer options,
-                     ExitHandler exited)
+Container::Container(EventLoop& loop, const Places& places, std::string id, Seat seat,
+                     CreateContainer options, ExitHandler exited)
     : loop_(loop),
       id_(std::move(id)),
       options_(std::move(options)),
       exited_(std::move(exited)),
-      root_(places.state + "/c/" + id_, options_),
+      seat_(std::move(seat)),
+      root_(places.state + "/c/" + id_, options_, seat_.host()),
       sockets_(loop, root_.state() + "/sockets"),
       cgroup_(places.cgroups + "/hull-" + id_, options_.pids_limit, options_.memory_bytes),
       cgroup_path_(places.cgroups + "/hull-" + id_) {

@@ -12,6 +12,7 @@
 #include "base/event_loop.h"
 #include "guest-init/container/cgroup.h"
 #include "guest-init/container/rootfs.h"
+#include "guest-init/container/seat.h"
 #include "guest-init/container/sockets.h"
 #include "guest-init/process/channels.h"
 #include "guest-init/process/launch.h"
@@ -49,8 +50,8 @@ class Container {
   using Reply = std::function<void(Message)>;
   using ExitHandler = std::function<void(const Container&, const ProcessExited&)>;
 
-  Container(EventLoop& loop, const Places& places, std::string id, CreateContainer options,
-            ExitHandler exited);
+  Container(EventLoop& loop, const Places& places, std::string id, Seat seat,
+            CreateContainer options, ExitHandler exited);
   ~Container();
   Container(const Container&) = delete;
   Container& operator=(const Container&) = delete;
@@ -91,6 +92,7 @@ class Container {
   std::string id_;
   CreateContainer options_;
   ExitHandler exited_;
+  Seat seat_;  // its disks outlive their mounts
   RootFilesystem root_;
   Sockets sockets_;
   Cgroup cgroup_;

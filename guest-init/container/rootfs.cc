@@ -145,11 +145,14 @@ void checkPlainName(const std::string& operation, const std::string& name) {
   }
 }
 
-RootFilesystem::RootFilesystem(std::string state, const CreateContainer& options)
+RootFilesystem::RootFilesystem(std::string state, const CreateContainer& options,
+                               const std::string& host)
     : state_(std::move(state)) {
   makeDirectoryPath(state_);
   try {
+    makeFolders(host);
     mountDisks(options);
+    if (host.empty()) writeOwnNames(options);
     mountVolumes(state_, options.mounts);
     findMountPoints(options.mounts);
     findSealedLayers();
@@ -191,11 +194,26 @@ void RootFilesystem::unmountAll() {
   }
 }
 
-void RootFilesystem::mountDisks(const CreateContainer& options) {
+// The link is relative: who mounts what it leads to has a root of its own by then.
+void RootFilesystem::makeFolders(const std::string& host) {
+  const std::string files = "../" + host + "/files";
+  if (!host.empty() && symlink(files.c_str(), (state_ + "/files").c_str()) < 0) {
+    throw sysError("share the name files of " + host);
+  }
   for (const char* name : {"/lower", "/rw", "/base", "/merged", "/init", "/files", "/secrets",
                            "/step-disks", "/sockets"}) {
     makeDirectory(state_ + name);
   }
+}
+
+void RootFilesystem::writeOwnNames(const CreateContainer& options) {
+  writeNameFiles(options.hosts, options.resolv_conf);
+  if (!options.hostname.empty()) {
+    writeSmallFile(state_ + "/files/hostname", options.hostname + '\n');
+  }
+}
+
+void RootFilesystem::mountDisks(const CreateContainer& options) {
   mountAt(options.root_disk.c_str(), state_ + "/lower", "ext4", MS_RDONLY | MS_NOATIME, "");
   if (options.writable_disk.empty()) {
     mountAt("tmpfs", state_ + "/rw", "tmpfs", MS_NOATIME, "mode=0755");
@@ -207,10 +225,6 @@ void RootFilesystem::mountDisks(const CreateContainer& options) {
   makeDirectory(state_ + "/rw/work");
   removeTree(AT_FDCWD, state_ + "/rw/trees");  // of an earlier VM
   makeDirectory(state_ + "/rw/trees", 0700);
-  writeNameFiles(options.hosts, options.resolv_conf);
-  if (!options.hostname.empty()) {
-    writeSmallFile(state_ + "/files/hostname", options.hostname + '\n');
-  }
 }
 
 // Over what is there: the container has the very files mounted.

@@ -4,7 +4,8 @@
 //   <state>/rw        the writable disk (or a tmpfs): upper/, work/, sealed/<n>/
 //   <state>/init      mount points that the image lacks, so that the ones Hull needs never
 //                     appear in a layer (the trick of Docker's "init layer")
-//   <state>/files     contents of the container's /etc/resolv.conf, hosts, hostname
+//   <state>/files     contents of the container's /etc/resolv.conf, hosts, hostname; a link to the
+//                     other container's for one that shares a network
 //   <state>/rw/trees  what kWriteTree brought
 //   <state>/shares, volumes   what comes from outside (volumes.h)
 //   <state>/sockets   what the host serves (sockets.h)
@@ -26,8 +27,9 @@ inline constexpr uint64_t kMaxSealedLayers = 256;
 
 class RootFilesystem {
  public:
-  // `state` is created. Throws with everything unmounted again.
-  RootFilesystem(std::string state, const CreateContainer& options);
+  // `state` is created. `host`: beside it, the container whose name files are this one's, too.
+  // Throws with everything unmounted again.
+  RootFilesystem(std::string state, const CreateContainer& options, const std::string& host = {});
   ~RootFilesystem();
   RootFilesystem(const RootFilesystem&) = delete;
   RootFilesystem& operator=(const RootFilesystem&) = delete;
@@ -55,7 +57,9 @@ class RootFilesystem {
   void discardLayer();
 
  private:
+  void makeFolders(const std::string& host);
   void mountDisks(const CreateContainer& options);
+  void writeOwnNames(const CreateContainer& options);
   void findMountPoints(const std::vector<Mount>& mounts);
   void findSealedLayers();
   void mountOverlay();

@@ -103,6 +103,12 @@ void visitFields(Coder& c, M& m) {
     all(m.version, m.kernel_release);
   } else if constexpr (Is<M, ProcessStarted>) {
     all(m.pid);
+  } else if constexpr (Is<M, DiskPart>) {
+    all(m.offset, m.length, m.read_only);
+  } else if constexpr (Is<M, PrepareSeat>) {
+    all(m.host, m.disk, m.parts);
+  } else if constexpr (Is<M, SeatPrepared>) {
+    all(m.devices);
   } else if constexpr (Is<M, LayerSealed>) {
     all(m.layer);
   } else if constexpr (Is<M, ProcessExited>) {

@@ -203,6 +203,22 @@ struct Resume {};
 
 struct PowerOff {};  // kills everything, syncs, unmounts, powers off; Ok is sent first
 
+// Before the CreateContainer of a container that runs beside `host` in its machine: parts of the
+// disk `disk` become block devices of their own, and the host's /etc/hosts, /etc/resolv.conf and
+// /etc/hostname will be its as well. The disk may have to grow first, which the reply waits for.
+// What was prepared goes with RemoveContainer, also when there is no container yet. → SeatPrepared
+struct DiskPart {
+  uint64_t offset = 0;  // in bytes, multiples of 512
+  uint64_t length = 0;
+  bool read_only = false;
+};
+struct PrepareSeat {
+  std::string host;
+  std::string disk;  // "/dev/vdb"
+  std::vector<DiskPart> parts;
+};
+inline constexpr size_t kMaxSeatParts = 16;
+
 // Opens a data stream (kStreamPort only).
 struct OpenStream {
   enum class Kind : uint8_t {
@@ -271,6 +287,10 @@ struct LayerSealed {
   uint64_t layer = 0;  // names it in OpenStream::offset
 };
 
+struct SeatPrepared {
+  std::vector<std::string> devices;  // "/dev/loop0", one for each part
+};
+
 struct ProcessExited {  // event
   std::string process;
   int32_t exit_code = 0;  // 0–255; 128 + signal when killed
@@ -326,11 +346,12 @@ struct Usage {  // of a container since its start
   std::vector<BlockUsage> disks;
 };
 
-using Message = std::variant<Hello, ConfigureNetwork, CreateContainer, StartProcess, SignalProcess,
-                             ResizeTerminal, ForgetProcess, ListState, ListProcesses, SealLayer,
-                             RemoveContainer, Pause, Resume, PowerOff, OpenStream, Ok, Failure,
-                             HelloReply, ProcessStarted, LayerSealed, ProcessExited, StateReply,
-                             ProcessTable, WriteNameFiles, SetLimits, ReadUsage, Usage>;
+using Message =
+    std::variant<Hello, ConfigureNetwork, CreateContainer, StartProcess, SignalProcess,
+                 ResizeTerminal, ForgetProcess, ListState, ListProcesses, SealLayer,
+                 RemoveContainer, Pause, Resume, PowerOff, OpenStream, Ok, Failure, HelloReply,
+                 ProcessStarted, LayerSealed, ProcessExited, StateReply, ProcessTable,
+                 WriteNameFiles, SetLimits, ReadUsage, Usage, PrepareSeat, SeatPrepared>;
 // The frame type is the index in Message: append only.
 
 struct Frame {

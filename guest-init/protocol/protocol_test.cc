@@ -78,6 +78,8 @@ std::vector<Frame> samples() {
   usage.networks = {{"eth0", 1, 2, 3, 4, 5, 6, 7, 8}};
   usage.disks = {{"254:0", 1, 2, 3, 4}};
   add(usage);
+  add(PrepareSeat{"web", "/dev/vdb", {{4096, 8192, true}, {1 << 20, 512, false}}});
+  add(SeatPrepared{{"/dev/loop0", "/dev/loop1"}});
   return frames;
 }
 

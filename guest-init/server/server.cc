@@ -196,23 +196,59 @@ std::optional<Message> Server::on(const Frame& frame, const WriteNameFiles& requ
   return Ok{};
 }
 
-std::optional<Message> Server::on(const Frame& frame, const CreateContainer& request) {
-  checkContainerId(frame.container);
-  if (containers_.contains(frame.container)) {
-    throw Error(ErrorKind::kConflict, "container " + frame.container + ": exists already");
+void Server::requireNew(const std::string& id) const {
+  checkContainerId(id);
+  if (containers_.contains(id)) {
+    throw Error(ErrorKind::kConflict, "container " + id + ": exists already");
   }
   // The same places on disk: not before the former one has left them.
-  const bool dying = std::any_of(dying_.begin(), dying_.end(), [&frame](const Dying& one) {
-    return one.container->id() == frame.container;
-  });
-  if (dying) {
-    throw Error(ErrorKind::kConflict, "container " + frame.container + ": is being removed");
-  }
-  if (containers_.size() + dying_.size() >= kMaxContainers) {
+  const bool dying = std::any_of(dying_.begin(), dying_.end(),
+                                 [&id](const Dying& one) { return one.container->id() == id; });
+  if (dying) throw Error(ErrorKind::kConflict, "container " + id + ": is being removed");
+  if (containers_.size() + dying_.size() + seats_.size() >= kMaxContainers) {
     throw Error(ErrorKind::kTooLarge, "create container: too many containers");
   }
+}
+
+std::optional<Message> Server::on(const Frame& frame, const PrepareSeat& request) {
+  seats_.erase(frame.container);  // of an engine that has gone meanwhile
+  requireNew(frame.container);
+  container(request.host);  // must exist
+  seats_.emplace(frame.container, Seat(request));
+  attachSeat(frame.container, control_number_, frame.request,
+             EventLoop::Clock::now() + kGrowthPatience);
+  return std::nullopt;
+}
+
+// Answers once the disk has grown: its driver is told by an interrupt of its own.
+void Server::attachSeat(const std::string& id, uint64_t connection, uint32_t request,
+                        Deadline deadline) {
+  const auto found = seats_.find(id);
+  try {
+    if (found == seats_.end()) throw Error(ErrorKind::kConflict, "prepare seat: it was removed");
+    if (!found->second.diskIsLargeEnough()) {
+      if (EventLoop::Clock::now() >= deadline) {
+        throw Error(ErrorKind::kTimeout, "prepare seat: the disk does not grow");
+      }
+      loop_.after(kGrowthPause, [this, id, connection, request, deadline] {
+        attachSeat(id, connection, request, deadline);
+      });
+      return;
+    }
+    found->second.attach();
+    reply(connection, request, id, found->second.reply());
+  } catch (const std::exception& error) {
+    if (found != seats_.end()) seats_.erase(found);
+    reply(connection, request, id, failureOf(error));
+  }
+}
+
+std::optional<Message> Server::on(const Frame& frame, const CreateContainer& request) {
+  requireNew(frame.container);
+  Seat seat;
+  if (auto prepared = seats_.extract(frame.container)) seat = std::move(prepared.mapped());
   containers_[frame.container] = std::make_unique<Container>(
-      loop_, places_, frame.container, request,
+      loop_, places_, frame.container, std::move(seat), request,
       [this](const Container& which, const ProcessExited& event) { exited(which, event); });
   return Ok{};
 }
@@ -281,6 +317,7 @@ std::optional<Message> Server::on(const Frame& frame, const Resume&) {
 }
 
 std::optional<Message> Server::on(const Frame& frame, const RemoveContainer&) {
+  if (seats_.erase(frame.container) != 0 && !containers_.contains(frame.container)) return Ok{};
   container(frame.container);  // must exist
   kill(frame.container, [this, connection = control_number_, number = frame.request,
                          id = frame.container] { reply(connection, number, id, Ok{}); });

@@ -32,6 +32,7 @@ class Server {
   Server& operator=(const Server&) = delete;
 
  private:
+  using Deadline = EventLoop::Clock::time_point;
   struct Dying {  // a container that was told to die, and what follows
     std::unique_ptr<Container> container;
     std::function<void()> then;
@@ -60,6 +61,7 @@ class Server {
   std::optional<Message> on(const Frame& frame, const SetLimits& request);
   std::optional<Message> on(const Frame& frame, const ReadUsage& request);
   std::optional<Message> on(const Frame& frame, const SealLayer& request);
+  std::optional<Message> on(const Frame& frame, const PrepareSeat& request);
   std::optional<Message> on(const Frame& frame, const RemoveContainer& request);
   std::optional<Message> on(const Frame& frame, const Pause& request);
   std::optional<Message> on(const Frame& frame, const Resume& request);
@@ -67,6 +69,8 @@ class Server {
   template <typename Other>
   std::optional<Message> on(const Frame& frame, const Other& request);
 
+  void requireNew(const std::string& id) const;
+  void attachSeat(const std::string& id, uint64_t connection, uint32_t request, Deadline deadline);
   Container& container(const std::string& id);
   void requireIdle(const Container& container, const char* operation);
   void kill(const std::string& id, std::function<void()> then);
@@ -87,6 +91,7 @@ class Server {
   std::unique_ptr<ControlConnection> control_;
   uint64_t control_number_ = 0;  // tells a reply's connection from its successor
   StreamSet streams_;
+  std::map<std::string, Seat> seats_;  // prepared, for containers to come
   std::map<std::string, std::unique_ptr<Container>> containers_;
   std::list<Dying> dying_;
   std::map<pid_t, std::unique_ptr<Transfer>> transfers_;

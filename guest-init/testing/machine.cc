@@ -48,8 +48,8 @@ std::string TestMachine::whyNot() {
 }
 
 TestMachine::TestMachine() {
-  const TestDisks disks = makeDisks();
-  host_ = wantsVmHost() ? makeVmHost(disks) : makeNativeHost(disks);
+  disks_ = makeDisks();
+  host_ = wantsVmHost() ? makeVmHost(disks_) : makeNativeHost(disks_);
   reconnect();
 }
 
@@ -102,9 +102,14 @@ Frame TestMachine::receive() {
   return std::move(*frame);
 }
 
-Message TestMachine::request(const Message& message, const std::string& container) {
+uint32_t TestMachine::send(const Message& message, const std::string& container) {
   const uint32_t number = next_request_++;
   writeFull(control_.get(), encode({number, container, message}));
+  return number;
+}
+
+Message TestMachine::request(const Message& message, const std::string& container) {
+  const uint32_t number = send(message, container);
   for (;;) {
     Frame frame = receive();
     if (frame.request == number) return std::move(frame.message);
@@ -130,7 +135,7 @@ ProcessExited TestMachine::waitForExit(const std::string& process) {
 Fd TestMachine::open(OpenStream::Kind kind, const std::string& process, uint64_t offset,
                      const std::string& path, Message* reply) {
   Fd socket = host_->connect(kStreamPort);
-  writeFull(socket.get(), encode({1, "c", OpenStream{process, kind, offset, path}}));
+  writeFull(socket.get(), encode({1, container_, OpenStream{process, kind, offset, path}}));
   std::string head(kFrameHeaderBytes, '\0');
   readFull(socket.get(), std::as_writable_bytes(std::span(head)));
   const auto header = decodeHeader(head);

@@ -20,14 +20,27 @@ class TestMachine {
 
   TestMachine();
 
-  Message request(const Message& message, const std::string& container = "c");
+  // Whose everything without a container is from now on; "c" at first.
+  void use(const std::string& container) { container_ = container; }
+  uint32_t send(const Message& message, const std::string& container);  // its number
+  template <typename Reply>
+  Reply receiveReply() {  // to the first request that is not answered yet
+    return expect<Reply>(receive().message);
+  }
+  Message request(const Message& message, const std::string& container);
+  Message request(const Message& message) { return request(message, container_); }
   // request() that must succeed.
   template <typename Reply = Ok>
-  Reply ask(const Message& message, const std::string& container = "c") {
+  Reply ask(const Message& message, const std::string& container) {
     return expect<Reply>(request(message, container));
   }
+  template <typename Reply = Ok>
+  Reply ask(const Message& message) {
+    return ask<Reply>(message, container_);
+  }
   CreateContainer containerOptions() const;  // of the two disks
-  void create(const std::string& container = "c") { ask(containerOptions(), container); }
+  void create() { ask(containerOptions()); }
+  const TestDisks& disks() const { return disks_; }  // the images themselves
 
   // A process whose output is collected to its end.
   struct Outcome {
@@ -61,6 +74,8 @@ class TestMachine {
   TestDisks makeDisks();
 
   TemporaryDirectory folder_{"hull-init-test"};
+  TestDisks disks_;
+  std::string container_ = "c";
   std::unique_ptr<TestHost> host_;
   Fd control_;
   uint32_t next_request_ = 1;

@@ -3,96 +3,23 @@
 #include <fmt/format.h>
 
 #include <algorithm>
-#include <limits>
 #include <nlohmann/json.hpp>
-#include <set>
 
 #include "base/error.h"
+#include "vmm/config/fields.h"
 
 namespace hull::vmm {
 
+using namespace config;
+
 namespace {
 
-using nlohmann::json;
-
-constexpr size_t kMaxConfigBytes = 4 << 20;
 constexpr size_t kMaxDiskIdBytes = 20;         // virtio 1.2 §5.2.6: VIRTIO_BLK_ID_BYTES
 constexpr size_t kMaxFsTagBytes = 36;          // virtio 1.2 §5.11.4
 constexpr size_t kMaxCommandLineBytes = 1536;  // the kernel's 2048 less the VMM's own part
 constexpr uint16_t kMinMtu = 68;               // RFC 791
 constexpr uint16_t kMaxMtu = 65521;            // what fits a 64 KiB frame with its header
 constexpr uint32_t kFirstGuestCid = 3;         // virtio 1.2 §5.10.4: 0–2 are reserved
-constexpr int kMaxJsonDepth = 8;
-constexpr uint64_t kMaxDiskBytes = uint64_t{1} << 60;
-
-[[noreturn]] void fail(const std::string& field, const std::string& cause) {
-  throw Error(ErrorKind::kInvalidArgument, fmt::format("vm config: {}: {}", field, cause));
-}
-
-// One JSON object being read: every key must be known, every value of its type and range.
-class Fields {
- public:
-  Fields(const json& object, std::string path) : object_(object), path_(std::move(path)) {
-    if (!object_.is_object()) fail(path_.empty() ? "document" : path_, "not an object");
-  }
-
-  std::string name(std::string_view key) const {
-    return path_.empty() ? std::string(key) : fmt::format("{}.{}", path_, key);
-  }
-  const json* find(const char* key) {
-    seen_.insert(key);
-    const auto found = object_.find(key);
-    return found == object_.end() || found->is_null() ? nullptr : &*found;
-  }
-  template <typename T>
-  void number(const char* key, T& into) {
-    const json* value = find(key);
-    if (value == nullptr) return;
-    if (!value->is_number_integer()) fail(name(key), "not an integer");
-    constexpr auto kLeast = std::numeric_limits<T>::min();
-    constexpr auto kMost = std::numeric_limits<T>::max();
-    if (value->is_number_unsigned()) {
-      const auto number = value->get<uint64_t>();
-      if (number > static_cast<uint64_t>(kMost)) fail(name(key), "out of range");
-      into = static_cast<T>(number);
-    } else {
-      const auto number = value->get<int64_t>();
-      if (std::is_unsigned_v<T> || number < static_cast<int64_t>(kLeast)) {
-        fail(name(key), "out of range");
-      }
-      into = static_cast<T>(number);
-    }
-  }
-  void boolean(const char* key, bool& into) {
-    const json* value = find(key);
-    if (value == nullptr) return;
-    if (!value->is_boolean()) fail(name(key), "not true or false");
-    into = value->get<bool>();
-  }
-  void string(const char* key, std::string& into) {
-    const json* value = find(key);
-    if (value == nullptr) return;
-    if (!value->is_string()) fail(name(key), "not a string");
-    into = value->get<std::string>();
-  }
-  const json* array(const char* key, size_t limit) {
-    const json* value = find(key);
-    if (value == nullptr) return nullptr;
-    if (!value->is_array()) fail(name(key), "not an array");
-    if (value->size() > limit) fail(name(key), fmt::format("more than {} entries", limit));
-    return value;
-  }
-  void finish() const {
-    for (const auto& [key, value] : object_.items()) {
-      if (!seen_.contains(key)) fail(name(key.substr(0, 64)), "unknown field");
-    }
-  }
-
- private:
-  const json& object_;
-  std::string path_;
-  std::set<std::string> seen_;
-};
 
 std::string macText(const std::array<uint8_t, 6>& mac) {
   return fmt::format("{:02x}", fmt::join(mac, ":"));
@@ -115,32 +42,6 @@ std::array<uint8_t, 6> parseMac(const std::string& text, const std::string& fiel
   return mac;
 }
 
-void requireFd(int fd, const std::string& field) {
-  if (fd < 0) fail(field, "missing");
-}
-
-void checkSegments(const DiskConfig& disk, const std::string& field) {
-  uint64_t end = 0;
-  for (size_t i = 0; i < disk.segments.size(); ++i) {
-    const auto& segment = disk.segments[i];
-    const std::string here = fmt::format("{}.segments[{}]", field, i);
-    requireFd(segment.fd, here + ".fd");
-    if (segment.length == 0) fail(here + ".length", "zero");
-    if ((segment.file_offset | segment.disk_offset | segment.length) % kSectorBytes != 0) {
-      fail(here, "not a multiple of 512 bytes");
-    }
-    if (segment.disk_offset < end) fail(here + ".disk_offset", "overlaps or is out of order");
-    if (segment.disk_offset > disk.size_bytes ||
-        segment.length > disk.size_bytes - segment.disk_offset) {
-      fail(here, "ends behind the disk");
-    }
-    if (segment.file_offset > kMaxDiskBytes || segment.length > kMaxDiskBytes) {
-      fail(here, "out of range");
-    }
-    end = segment.disk_offset + segment.length;
-  }
-}
-
 void checkDisk(const DiskConfig& disk, const std::string& field) {
   if (disk.id.size() > kMaxDiskIdBytes) fail(field + ".id", "longer than 20 bytes");
   if (!std::all_of(disk.id.begin(), disk.id.end(), [](char c) { return c > 0x20 && c < 0x7f; })) {
@@ -151,7 +52,7 @@ void checkDisk(const DiskConfig& disk, const std::string& field) {
     fail(field + ".size_bytes", "not a positive multiple of 512 up to 1 EiB");
   }
   if (disk.segments.size() > kMaxSegmentsPerDisk) fail(field + ".segments", "too many");
-  checkSegments(disk, field);
+  checkSegments(disk.segments, disk.size_bytes, field + ".segments");
 }
 
 void checkNet(const NetConfig& net, const std::string& field) {
@@ -209,57 +110,6 @@ void check(const VmConfig& config) {
   constexpr uint32_t kNobody = UINT32_MAX;  // setuid(-1) means "unchanged"
   if (config.uid == kNobody || config.gid == kNobody) fail("uid/gid", "out of range");
   if ((config.uid == 0) != (config.gid == 0)) fail("uid/gid", "give both or neither");
-}
-
-Rate rateOf(Fields& fields, const char* key) {
-  Rate rate;
-  const json* value = fields.find(key);
-  if (value == nullptr) return rate;
-  Fields inner(*value, fields.name(key));
-  inner.number("per_second", rate.per_second);
-  inner.number("burst", rate.burst);
-  inner.finish();
-  return rate;
-}
-
-void limits(Fields& fields, const char* key, IoLimits& into) {
-  const json* value = fields.find(key);
-  if (value == nullptr) return;
-  Fields inner(*value, fields.name(key));
-  into.bytes = rateOf(inner, "bytes");
-  into.operations = rateOf(inner, "operations");
-  inner.finish();
-}
-
-json jsonOf(const Rate& rate) {
-  return {{"per_second", rate.per_second}, {"burst", rate.burst}};
-}
-json jsonOf(const IoLimits& limits) {
-  return {{"bytes", jsonOf(limits.bytes)}, {"operations", jsonOf(limits.operations)}};
-}
-
-// What this side wrote, or somebody else: bounded in size and depth before it is looked at.
-json parseDocument(std::string_view text) {
-  if (text.size() > kMaxConfigBytes) fail("document", "too long");
-  bool too_deep = false;
-  const auto depth_guard = [&](int depth, json::parse_event_t, json&) {
-    if (depth > kMaxJsonDepth) too_deep = true;
-    return !too_deep;
-  };
-  json document = json::parse(text, depth_guard, false);
-  if (document.is_discarded() || too_deep) fail("document", "not JSON");
-  return document;
-}
-
-DiskSegment segmentOf(const json& value, const std::string& path) {
-  DiskSegment segment;
-  Fields fields(value, path);
-  fields.number("fd", segment.fd);
-  fields.number("file_offset", segment.file_offset);
-  fields.number("disk_offset", segment.disk_offset);
-  fields.number("length", segment.length);
-  fields.finish();
-  return segment;
 }
 
 DiskConfig diskOf(const json& value, const std::string& path) {
@@ -386,12 +236,7 @@ std::string toJson(const VmConfig& config) {
                 {"gid", config.gid}};
   for (const auto& disk : config.disks) {
     json segments = json::array();
-    for (const auto& segment : disk.segments) {
-      segments.push_back({{"fd", segment.fd},
-                          {"file_offset", segment.file_offset},
-                          {"disk_offset", segment.disk_offset},
-                          {"length", segment.length}});
-    }
+    for (const auto& segment : disk.segments) segments.push_back(jsonOf(segment));
     document["disks"].push_back({{"id", disk.id},
                                  {"size_bytes", disk.size_bytes},
                                  {"read_only", disk.read_only},
@@ -434,26 +279,6 @@ VmConfig parseVmConfig(std::string_view text) {
   VmConfig config = configOf(parseDocument(text));
   check(config);
   return config;
-}
-
-std::string toJson(const LimitsChange& change) {
-  return json{{"command", "limits"},
-              {"disk", change.disk},
-              {"inbound", jsonOf(change.inbound)},
-              {"outbound", jsonOf(change.outbound)}}
-      .dump(-1, ' ', true, json::error_handler_t::replace);
-}
-
-LimitsChange parseLimitsChange(std::string_view text) {
-  const json document = parseDocument(text);
-  LimitsChange change;
-  Fields fields(document, "");
-  fields.find("command");
-  fields.string("disk", change.disk);
-  limits(fields, "inbound", change.inbound);
-  limits(fields, "outbound", change.outbound);
-  fields.finish();
-  return change;
 }
 
 std::string_view toString(ExitReason reason) {

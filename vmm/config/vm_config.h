@@ -24,6 +24,8 @@ inline constexpr size_t kMaxDisks = 16;
 inline constexpr size_t kMaxNets = 8;
 inline constexpr size_t kMaxBlockedSubnets = 1024;  // of one network card
 inline constexpr size_t kMaxSegmentsPerDisk = 1024;
+inline constexpr size_t kMaxSegmentsPerGrowth = 4;
+inline constexpr size_t kMaxGrownSegments = 1600;  // of a disk: each keeps a descriptor open
 inline constexpr uint64_t kSectorBytes = 512;
 
 // [disk_offset, disk_offset + length) of the disk is [file_offset, file_offset + length) of `fd`.
@@ -34,6 +36,7 @@ struct DiskSegment {
   uint64_t file_offset = 0;
   uint64_t disk_offset = 0;
   uint64_t length = 0;
+  bool read_only = false;  // of a writable disk; only DiskGrowth's can be
 };
 
 // A token bucket: so much a second on average, up to `burst` at once. 0 a second: no limit; burst
@@ -146,6 +149,28 @@ struct LimitsChange {
 std::string toJson(const LimitsChange& change);
 LimitsChange parseLimitsChange(std::string_view json);
 
+// More of a writable disk of a running VM, behind what it has: {"command":"grow", …}, sent together
+// with a descriptor for each segment, in their order, which are numbered so by their `fd`. Several
+// may follow each other; the guest sees the new size from the first on.
+struct DiskGrowth {
+  std::string disk;                   // its id
+  uint64_t size_bytes = 0;            // from now on; not less than before
+  bool read_only = true;              // all of these segments, whose descriptors then cannot write
+  std::vector<DiskSegment> segments;  // 1 to kMaxSegmentsPerGrowth, behind the disk's first size
+};
+std::string toJson(const DiskGrowth& growth);
+DiskGrowth parseDiskGrowth(std::string_view json);
+
+// Takes back what grew within [offset, offset + length): {"command":"cut", …}. Requests there fail
+// from then on and its descriptors are closed; the disk keeps its size.
+struct DiskCut {
+  std::string disk;
+  uint64_t offset = 0;
+  uint64_t length = 0;
+};
+std::string toJson(const DiskCut& cut);
+DiskCut parseDiskCut(std::string_view json);
+
 enum class ExitReason {
   kPowerOff,     // "poweroff", exit status 0: the guest asked for it
   kReset,        // "reset", 0: the guest asked for a restart; the VMM never restarts by itself
@@ -167,14 +192,16 @@ enum class ExitPortValue : uint8_t {
 
 // Control socket, one JSON object per line each way:
 //   {"command":"status"} → {"state":"running"|"paused","ready_us":N|null,"vcpus":N,"memory_mib":N,
-//                           "returned_bytes":N}
+//                           "returned_bytes":N,"disks":{"ID":N,…}}, the disks' sizes in bytes
 //   {"command":"pause"|"resume"|"stop"} → {"ok":true} or {"error":"..."}
 //   {"command":"limits", …} (LimitsChange) → the same
+//   {"command":"grow", …} (DiskGrowth), {"command":"cut", …} (DiskCut) → the same
 //   {"command":"balloon","mib":N} → the same: the guest shall give up N MiB
 //   {"command":"save"}, sent together with two descriptors of regular files (SCM_RIGHTS), for state
 //     and memory, both for reading and writing → {"ok":true,"state_bytes":N,"memory_bytes":N}: the
 //     VM is paused, the files replaced, and it stays paused; or {"error":"..."}: it does what it
-//     did before, and the files are worthless. A VM with shared folders (fs) cannot be saved.
+//     did before, and the files are worthless. A VM with shared folders (fs), or with
+//     a disk that has grown, cannot be saved.
 //     Connections over vsock end for the restored VM. Two VMs restored from the same files draw the
 //     same random numbers until somebody reseeds them.
 

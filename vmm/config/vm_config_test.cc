@@ -159,6 +159,54 @@ TEST(VmConfig, ChecksDisks) {
   EXPECT_THAT(with([](auto& c) { c.gid = 0; }), HasSubstr("uid/gid"));
 }
 
+template <typename Parse>
+std::string refusalOf(Parse&& parse, const std::string& text) {
+  try {
+    parse(text);
+  } catch (const Error& error) {
+    EXPECT_EQ(error.kind(), ErrorKind::kInvalidArgument);
+    return error.what();
+  }
+  return "accepted";
+}
+
+TEST(DiskGrowth, SurvivesARoundTrip) {
+  const DiskGrowth growth{"writable", 1 << 20, true, {{0, 512, 4096, 1024}, {1, 0, 8192, 512}}};
+  const DiskGrowth back = parseDiskGrowth(toJson(growth));
+  EXPECT_EQ(toJson(back), toJson(growth));
+  ASSERT_EQ(back.segments.size(), 2u);
+  EXPECT_TRUE(back.segments[1].read_only);
+  const DiskCut cut = parseDiskCut(toJson(DiskCut{"writable", 4096, 512}));
+  EXPECT_EQ(cut.disk, "writable");
+  EXPECT_EQ(cut.offset, 4096u);
+  EXPECT_EQ(cut.length, 512u);
+}
+
+TEST(DiskGrowth, NamesWhatIsWrong) {
+  const auto with = [](auto change) {
+    DiskGrowth growth{"writable", 1 << 20, true, {{0, 512, 4096, 1024}, {1, 0, 8192, 512}}};
+    change(growth);
+    return refusalOf(parseDiskGrowth, toJson(growth));
+  };
+  EXPECT_EQ(with([](auto&) {}), "accepted");
+  EXPECT_THAT(with([](auto& g) { g.segments.clear(); }), HasSubstr("segments: none"));
+  EXPECT_THAT(with([](auto& g) { g.segments.resize(kMaxSegmentsPerGrowth + 1); }),
+              HasSubstr("segments"));
+  EXPECT_THAT(with([](auto& g) { g.segments[1].fd = 0; }), HasSubstr("out of order"));
+  EXPECT_THAT(with([](auto& g) { g.segments[1].disk_offset = 4608; }), HasSubstr("overlaps"));
+  EXPECT_THAT(with([](auto& g) { g.segments[1].length = 100; }), HasSubstr("multiple"));
+  EXPECT_THAT(with([](auto& g) { g.segments[1].length = ~uint64_t{511}; }),
+              HasSubstr("ends behind the disk"));
+  EXPECT_THAT(with([](auto& g) { g.size_bytes = 8192; }), HasSubstr("ends behind the disk"));
+  EXPECT_THAT(with([](auto& g) { g.size_bytes = ~uint64_t{511}; }), HasSubstr("size_bytes"));
+  EXPECT_THAT(refusalOf(parseDiskGrowth, R"({"command":"grow","segments":[],"x":1})"),
+              HasSubstr("unknown field"));
+  EXPECT_THAT(refusalOf(parseDiskGrowth, "{"), HasSubstr("not JSON"));
+  EXPECT_THAT(refusalOf(parseDiskCut, toJson(DiskCut{"d", ~uint64_t{0}, 1})),
+              HasSubstr("out of range"));
+  EXPECT_THAT(refusalOf(parseDiskCut, R"({"command":"cut","offset":-1})"), HasSubstr("offset"));
+}
+
 TEST(VmConfig, NamesExitReasons) {
   EXPECT_EQ(toString(ExitReason::kPowerOff), "poweroff");
   EXPECT_EQ(toString(ExitReason::kTripleFault), "triple-fault");

@@ -4,6 +4,8 @@
 #include <algorithm>
 #include <array>
 #include <cstdlib>
+#include <span>
+#include <string>
 
 #include "base/bytes.h"
 #include "base/event_loop.h"
@@ -24,6 +26,11 @@ extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
   }();
   static const Fd kReadOnlyDisk =
       openFile("/proc/self/fd/" + std::to_string(kDisk.get()), O_RDONLY);
+  static const Fd kLower = [] {
+    Fd file = makeMemfd("lower");
+    writeFull(file.get(), std::string(4096, 'r'));
+    return file;
+  }();
   static EventLoop loop;
   static virtio::ThreadEngine engine(loop);
   static const bool kStarted = [] {
@@ -34,10 +41,17 @@ extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
   GuestMemory memory(kTestMemoryBytes);
   FakeDriver driver(memory, 16);
   FakeHost host;
-  const bool read_only = (in.u8() & 1) != 0;
+  const uint8_t shape = in.u8();
+  const bool read_only = (shape & 1) != 0;
   const int fd = kStarted && read_only ? kReadOnlyDisk.get() : kDisk.get();
   virtio::BlockDevice device(
       {"fuzz", kDiskBytes, read_only, {{fd, 0, 0, 4096}, {fd, 8192, 8192, 4096}}}, 1, engine, loop);
+  if (!read_only && (shape & 2) != 0) {
+    std::vector<Fd> files;
+    files.push_back(openFile("/proc/self/fd/" + std::to_string(kLower.get()), O_RDONLY));
+    device.grow({"fuzz", 3 * kDiskBytes, true, {{0, 0, 2 * kDiskBytes, 4096, true}}},
+                std::move(files));
+  }
   std::vector<virtio::Queue> queues;
   queues.push_back(driver.queue());
   device.activate({memory, host, 0, std::move(queues)});
@@ -58,5 +72,8 @@ extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
     if (host.reset_reason) break;
   }
   if (fileSize(kDisk.get()) != kDiskBytes) abort();  // nothing may be written behind the segments
+  std::string lower(4096, '\0');
+  preadFull(kLower.get(), std::as_writable_bytes(std::span(lower)), 0);
+  if (lower != std::string(4096, 'r')) abort();  // read-only is what no request writes
   return 0;
 }

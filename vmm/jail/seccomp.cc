@@ -114,6 +114,7 @@ void allowDevices(Rules& rules) {
                SCMP_SYS(io_uring_enter), SCMP_SYS(getrandom), SCMP_SYS(nanosleep),
                SCMP_SYS(clock_nanosleep)});
   rules.allowWhen(SCMP_SYS(ioctl), equals32(1, TUNSETOFFLOAD));
+  rules.allowWhen(SCMP_SYS(fcntl), equals32(1, F_GETFL));  // of files that a disk grows by
   allowSaving(rules);
 }
 

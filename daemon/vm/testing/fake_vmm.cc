@@ -100,8 +100,21 @@ class FakeVm {
     return line;
   }
 
+  // What the guest would see of each disk, and the commands that made it so.
+  void change(const std::string& command, const std::string& line,
+              std::map<std::string, uint64_t>& sizes) const {
+    if (command == "limits") sayLimits(vmm::parseLimitsChange(line));
+    if (command == "cut") say(vmm::toJson(vmm::parseDiskCut(line)) + "\n");
+    if (command != "grow") return;
+    const vmm::DiskGrowth growth = vmm::parseDiskGrowth(line);
+    sizes[growth.disk] = growth.size_bytes;
+    say(vmm::toJson(growth) + "\n");
+  }
+
   void serveControl() {
     bool paused = false;
+    std::map<std::string, uint64_t> sizes;
+    for (const auto& disk : config_.disks) sizes[disk.id] = disk.size_bytes;
     for (;;) {
       const Fd client(accept4(config_.control_fd, nullptr, nullptr, SOCK_CLOEXEC));
       const std::string line = readLine(client.get());
@@ -109,9 +122,10 @@ class FakeVm {
       const std::string command = json.is_object() ? json.value("command", "") : "";
       if (command == "stop") end("terminated", "", 12);
       if (command == "pause" || command == "resume") paused = command == "pause";
-      if (command == "limits") sayLimits(vmm::parseLimitsChange(line));
+      change(command, line, sizes);
       nlohmann::json answer{{"ok", true}};
-      if (command == "status") answer = {{"state", paused ? "paused" : "running"}};
+      if (command == "status")
+        answer = {{"state", paused ? "paused" : "running"}, {"disks", sizes}};
       if (mode_ == "slow") answer = {{"error", "too slow for that"}};
       writeFull(client.get(), answer.dump() + "\n");
     }
@@ -148,6 +162,12 @@ class FakeVm {
       with(guest::HelloReply{mode_ == "old-protocol" ? 99 : guest::kProtocolVersion, "6.1.0-fake"});
     } else if (const auto* start = std::get_if<guest::StartProcess>(&frame.message)) {
       startProcess(fd, frame, *start);
+    } else if (const auto* seat = std::get_if<guest::PrepareSeat>(&frame.message)) {
+      if (seat->host == "full") {
+        with(guest::Failure{guest::FailureCode::kOther, "no room"});
+      } else {
+        with(guest::SeatPrepared{std::vector<std::string>(seat->parts.size(), "/dev/loop0")});
+      }
     } else if (std::holds_alternative<guest::ListState>(frame.message)) {
       with(state());
     } else if (std::holds_alternative<guest::SealLayer>(frame.message)) {

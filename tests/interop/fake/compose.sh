@@ -54,6 +54,10 @@ services:
     image: debian
     command: sh -c 'echo job done'
     depends_on: [web]
+  beside:
+    image: debian
+    command: sh -c 'trap "exit 0" TERM; echo beside; while :; do sleep 0.05; done'
+    network_mode: "service:web"
 volumes:
   data: {labels: {kind: kept}}
 YAML
@@ -79,6 +83,7 @@ volumes() { curl -s --unix-socket "$folder/s" http://engine/volumes; }
 check "the project's volume" 0 '"kind":"kept"' volumes
 check "the job has run" 0 'job done' compose logs job
 check "logs" 0 'web hello' compose logs web
+check "one in the other's machine" 0 'beside' compose logs beside
 check "exec" 5 '^in$' compose exec -T web sh -c 'echo in; exit 5'
 check "the engine's socket" 0 '^OK' compose exec -T web curl -s --unix-socket var/run/docker.sock http://engine/_ping
 check "up again changes nothing" 0 'up-to-date|Running|Started' compose up -d

@@ -33,7 +33,9 @@ uint8_t statusOf(DiskResult result) {
   return VIRTIO_BLK_S_IOERR;
 }
 
-void requireMode(int fd, bool read_only, const std::string& id) {
+}  // namespace
+
+void BlockDevice::requireMode(int fd, bool read_only, const std::string& id) {
   const int flags = fcntl(fd, F_GETFL);
   if (flags < 0) throw sysError(fmt::format("set up disk {}", id));
   const int mode = flags & O_ACCMODE;
@@ -44,11 +46,10 @@ void requireMode(int fd, bool read_only, const std::string& id) {
                                     : "is not for reading and writing (open it O_RDWR)"));
 }
 
-}  // namespace
-
 BlockDevice::BlockDevice(const DiskConfig& config, uint32_t vcpus, IoEngine& engine,
                          EventLoop& loop)
     : id_(config.id),
+      first_bytes_(config.size_bytes),
       size_bytes_(config.size_bytes),
       read_only_(config.read_only),
       map_(config.segments),
@@ -58,7 +59,7 @@ BlockDevice::BlockDevice(const DiskConfig& config, uint32_t vcpus, IoEngine& eng
       queue_sizes_(std::clamp(vcpus, uint32_t{1}, kMaxQueues), kQueueSize) {
   for (const int fd : files_) requireMode(fd, read_only_, id_);
   setLimits(config.read, config.write);
-  config_.capacity = size_bytes_ / kSectorBytes;
+  config_.capacity = first_bytes_ / kSectorBytes;
   config_.seg_max = kQueueSize - 2;  // beside header and status
   config_.blk_size = kSectorSize;
   config_.num_queues = static_cast<uint16_t>(queue_sizes_.size());
@@ -233,33 +234,34 @@ uint8_t BlockDevice::plan(Request& request) noexcept {
 }
 
 bool BlockDevice::inDisk(uint64_t sector, uint64_t bytes) const noexcept {
-  const uint64_t disk_sectors = size_bytes_ / kSectorBytes;
+  const uint64_t disk_sectors = sizeBytes() / kSectorBytes;
   return bytes % kSectorBytes == 0 && sector <= disk_sectors &&
          bytes / kSectorBytes <= disk_sectors - sector;
 }
 
-// Between segments there are zeros.
+// Between the segments it began with there are zeros.
 uint8_t BlockDevice::planRead(Request& request, uint64_t sector) noexcept {
   const uint64_t bytes = request.status_at;
   if (!inDisk(sector, bytes) || bytes > kMaxDataBytes) return VIRTIO_BLK_S_IOERR;
   uint64_t done = 0;
-  map_.forEachPiece(sector * kSectorBytes, bytes,
-                    [&](const DiskSegment* segment, uint64_t offset, uint64_t length) {
-                      std::vector<iovec> part;
-                      appendSlice(request.chain->writable(), done, length, part);
-                      done += length;
-                      if (segment != nullptr) {
-                        request.operations.push_back(
-                            {IoOperation::Kind::kRead, segment->fd, offset, 0, std::move(part)});
-                        return true;
-                      }
-                      for (const iovec& buffer : part) {
-                        std::memset(buffer.iov_base, 0, buffer.iov_len);
-                      }
-                      return true;
-                    });
+  const bool complete =
+      map_.forEachPiece(sector * kSectorBytes, bytes,
+                        [&](const DiskSegment* segment, uint64_t offset, uint64_t length) {
+                          std::vector<iovec> part;
+                          appendSlice(request.chain->writable(), done, length, part);
+                          done += length;
+                          if (segment != nullptr) {
+                            request.operations.push_back({IoOperation::Kind::kRead, segment->fd,
+                                                          offset, 0, std::move(part)});
+                            return true;
+                          }
+                          if (sector * kSectorBytes + done > first_bytes_) return false;
+                          for (const iovec& buffer : part)
+                            std::memset(buffer.iov_base, 0, buffer.iov_len);
+                          return true;
+                        });
   request.written = static_cast<uint32_t>(bytes);
-  return VIRTIO_BLK_S_OK;
+  return complete ? VIRTIO_BLK_S_OK : VIRTIO_BLK_S_IOERR;
 }
 
 uint8_t BlockDevice::planWrite(Request& request, uint64_t sector) noexcept {
@@ -269,7 +271,7 @@ uint8_t BlockDevice::planWrite(Request& request, uint64_t sector) noexcept {
   const bool complete =
       map_.forEachPiece(sector * kSectorBytes, bytes,
                         [&](const DiskSegment* segment, uint64_t offset, uint64_t length) {
-                          if (segment == nullptr) return false;
+                          if (segment == nullptr || segment->read_only) return false;
                           IoOperation& operation = request.operations.emplace_back();
                           operation.kind = IoOperation::Kind::kWrite;
                           operation.fd = segment->fd;
@@ -309,7 +311,7 @@ uint8_t BlockDevice::planTrim(Request& request, uint32_t type) noexcept {
   const bool complete =
       map_.forEachPiece(range->sector * kSectorBytes, bytes,
                         [&](const DiskSegment* segment, uint64_t offset, uint64_t length) {
-                          if (segment == nullptr) return false;
+                          if (segment == nullptr || segment->read_only) return false;
                           request.operations.push_back({kind, segment->fd, offset, length});
                           return true;
                         });

@@ -9,18 +9,24 @@
 // Read-only disks are read-only three times over: the feature, a check here, and descriptors that
 // cannot write.
 //
+// A writable disk may grow while it runs (growth.cc): behind its first end come segments of other
+// files, some of them read-only, and the driver is told. There, what no segment covers is no zeros
+// but an error, and so is a write that touches a read-only segment.
+//
 // Owner: Machine. Device thread; see device.h.
 #pragma once
 
 #include <linux/virtio_blk.h>
 
 #include <array>
+#include <atomic>
 #include <deque>
 #include <optional>
 #include <string>
 #include <vector>
 
 #include "base/event_loop.h"
+#include "base/fd.h"
 #include "vmm/config/vm_config.h"
 #include "vmm/token_bucket.h"
 #include "vmm/virtio/block/disk.h"
@@ -49,14 +55,21 @@ class BlockDevice final : public Device, private IoClient {
   std::span<const std::byte> config() const noexcept override {
     return std::as_bytes(std::span(&config_, 1));
   }
+  void readConfig(uint64_t offset, std::span<std::byte> into) const noexcept override;
   void activate(Activation&& activation) noexcept override;
   void notify() noexcept override;
   void reset() noexcept override;
+  bool canSave() const noexcept override { return sizeBytes() == first_bytes_; }
   void quiesce() noexcept override;
   std::vector<QueuePosition> queuePositions() const noexcept override;
 
   const std::string& id() const noexcept { return id_; }
   void setLimits(const IoLimits& read, const IoLimits& write) noexcept;
+  uint64_t sizeBytes() const noexcept { return size_bytes_.load(std::memory_order_relaxed); }
+  // `files` are the segments', in their order. Throws kInvalidArgument with nothing changed.
+  void grow(const DiskGrowth& growth, std::vector<Fd> files);
+  // Waits for what is under way. What the disk began with stays.
+  void cut(uint64_t offset, uint64_t length);
 
  private:
   // One request from pop to push. `left` operations are under way.
@@ -88,20 +101,24 @@ class BlockDevice final : public Device, private IoClient {
   uint8_t identify(Request& request) noexcept;
   void finish(Request& request) noexcept;
   bool inDisk(uint64_t sector, uint64_t bytes) const noexcept;
+  // Throws kInvalidArgument for a descriptor that can do more, or less.
+  static void requireMode(int fd, bool read_only, const std::string& id);
   void onIoDone(IoOperation& operation) noexcept override;
   void onIoBatchEnd() noexcept override;
 
   std::string id_;
-  uint64_t size_bytes_;
+  const uint64_t first_bytes_;
+  std::atomic<uint64_t> size_bytes_;  // written by the device thread
   bool read_only_;
   SegmentMap map_;
-  std::vector<int> files_;
+  std::vector<int> files_;  // to be synced
+  std::vector<Fd> grown_files_;
   IoEngine& engine_;
   EventLoop& loop_;
   std::array<Lane, kDirections> lanes_;
   std::optional<EventLoop::TimerId> timer_;
   std::vector<uint16_t> queue_sizes_;
-  virtio_blk_config config_{};
+  virtio_blk_config config_{};  // with the first size
 
   DeviceHost* host_ = nullptr;
   std::vector<Queue> queues_;

@@ -1,7 +1,7 @@
 // What is behind a block device: a list of segments of files, seen as one disk. Pure arithmetic;
 // the reading and writing is io_engine.h's.
 //
-// Owner: BlockDevice. Any thread: constant after construction.
+// Owner: BlockDevice. Device thread.
 #pragma once
 
 #include <cstdint>
@@ -28,7 +28,12 @@ class SegmentMap {
     }
     return true;
   }
-  std::vector<int> files() const;  // each once
+  std::vector<int> writableFiles() const;  // each once
+  std::vector<int> files() const;          // each once
+  size_t size() const { return segments_.size(); }
+  bool free(const DiskSegment& segment) const noexcept;  // overlaps no other
+  void add(const DiskSegment& segment);                  // into a free place
+  void remove(uint64_t offset, uint64_t length);         // those that lie in there wholly
 
  private:
   struct Piece {
