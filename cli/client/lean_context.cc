@@ -59,6 +59,8 @@ std::optional<LeanContext> LeanContext::plan(const EngineClient& engine,
   const std::vector<ContextFile> files = contextFiles(options);
   for (const auto& file : files) lean.bytes_ += static_cast<uint64_t>(file.info.st_size);
   if (lean.bytes_ < kMinLeanContextBytes) return std::nullopt;
+  // A short question first: who does not know it closes the connection on a long one.
+  if (!ask(engine, {})) return std::nullopt;
   lean.digests_ = std::make_shared<ContentDigests>(contentCachePath(options.folder));
   const std::vector<Wanted> wanted = digestFiles(files, *lean.digests_);
   lean.digests_->save();

@@ -6,6 +6,7 @@
 #include <charconv>
 
 #include "base/error.h"
+#include "base/log.h"
 #include "image/build/archive_layer.h"
 #include "image/build/context_store.h"
 #include "image/build/dockerignore.h"
@@ -164,7 +165,11 @@ image::IngestedLayer leanContext(image::ImageStore& store, Source& context) {
                 "a content that was named is no file's, or another than it was (send the context "
                 "whole)");
   }
-  contexts->keep(layer, std::move(contents));
+  try {
+    contexts->keep(layer, std::move(contents));
+  } catch (const Error& error) {
+    log::warning(std::string("keep a context for the next build: ") + error.what());
+  }
   return layer;
 }
 
