@@ -8,15 +8,10 @@
 #include "base/error.h"
 #include "base/fd.h"
 #include "base/file.h"
+#include "base/testing/digest_of.h"
 
 namespace hull::cli {
 namespace {
-
-Sha256 digestOf(std::string_view text) {
-  Hasher hasher;
-  hasher.update(text);
-  return hasher.finishSha256();
-}
 
 class Digests : public ::testing::Test {
  protected:

@@ -6,18 +6,13 @@
 
 #include <filesystem>
 
+#include "base/testing/digest_of.h"
 #include "image/build/cache.h"
 #include "image/build/lean_tar.h"
 #include "image/build/testing/build_fixture.h"
 
 namespace hull::build {
 namespace {
-
-Sha256 digestOf(std::string_view text) {
-  Hasher hasher;
-  hasher.update(text);
-  return hasher.finishSha256();
-}
 
 std::string_view bytesOf(const Sha256& digest) {
   return {reinterpret_cast<const char*>(digest.data()), digest.size()};

@@ -5,15 +5,10 @@
 #include <map>
 
 #include "base/error.h"
+#include "base/testing/digest_of.h"
 
 namespace hull::build {
 namespace {
-
-Sha256 digestOf(std::string_view text) {
-  Hasher hasher;
-  hasher.update(text);
-  return hasher.finishSha256();
-}
 
 class LeanTar : public ::testing::Test {
  protected:
