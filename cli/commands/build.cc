@@ -10,6 +10,7 @@
 #include "base/file.h"
 #include "cli/client/credentials.h"
 #include "cli/commands/build_options.h"
+#include "cli/commands/build_secrets.h"
 #include "cli/commands/build_ssh.h"
 #include "cli/terminal/build_display.h"
 #include "cli/terminal/format.h"
@@ -135,15 +136,14 @@ BuildResult postBuild(const EngineClient& engine, const BuildOptions& o,
                       const std::vector<BuildOutput>& outputs, const BuildCaches& caches,
                       BuildDisplay& display) {
   const SshForwarding ssh(engine, o.ssh);
+  const SecretForwarding secrets(o.secrets);
   BuildContext source = openBuildContext(engine, o);
   Query query = queryOf(o, outputs);
   query.insert(query.end(), source.query.begin(), source.query.end());
   query.insert(query.end(), caches.query.begin(), caches.query.end());
   const Query agents = ssh.query();
   query.insert(query.end(), agents.begin(), agents.end());
-  Headers headers = {{"X-Registry-Config", registryConfigHeader()}};
-  if (const std::string secrets = secretsHeader(o.secrets); !secrets.empty())
-    headers.emplace_back("X-Build-Secrets", secrets);
+  const Headers headers = {{"X-Registry-Config", registryConfigHeader()}};
   BuildResult result;
   JsonLines lines([&](const json& event) {
     display.event(event);
@@ -155,7 +155,10 @@ BuildResult postBuild(const EngineClient& engine, const BuildOptions& o,
     ShownSource shown(source, display);
     Headers typed = headers;
     typed.emplace_back("Content-Type", source.type);
-    engine.stream("POST", withQuery("/build", query), source.body ? &shown : nullptr, typed,
+    Query whole = query;
+    const Query sent = secrets.send(engine);
+    whole.insert(whole.end(), sent.begin(), sent.end());
+    engine.stream("POST", withQuery("/build", whole), source.body ? &shown : nullptr, typed,
                   [&](std::string_view data) { lines.feed(data); });
   };
   try {

@@ -1,4 +1,4 @@
-// The build's context and secrets: packed here, or fetched by the engine.
+// The build's context: packed here, or fetched by the engine.
 #include <fcntl.h>
 #include <fmt/format.h>
 #include <unistd.h>
@@ -8,7 +8,6 @@
 #include <nlohmann/json.hpp>
 #include <thread>
 
-#include "base/base64.h"
 #include "base/error.h"
 #include "base/file.h"
 #include "base/random.h"
@@ -26,7 +25,6 @@ namespace {
 
 constexpr size_t kMaxDockerfileBytes = 4 << 20;
 constexpr size_t kMaxIgnoreFileBytes = 1 << 20;
-constexpr size_t kMaxSecretBytes = 500 * 1024;
 constexpr size_t kTarHeaderBytes = 512;
 constexpr const char* kNamedContextFolder = ".hull-contexts";
 
@@ -224,53 +222,6 @@ BuildContext openBuildContext(const EngineClient& engine, const BuildOptions& o)
   context.query.emplace_back("remote", o.context);
   context.query.emplace_back("dockerfile", o.dockerfile);
   return context;
-}
-
-namespace {
-
-std::string secretValue(const std::string& text) {
-  std::string id, file, variable, type;
-  for (size_t start = 0; start <= text.size();) {
-    const size_t comma = std::min(text.find(',', start), text.size());
-    const std::string field = text.substr(start, comma - start);
-    const size_t equals = field.find('=');
-    const std::string key = field.substr(0, equals);
-    const std::string value = equals == std::string::npos ? "" : field.substr(equals + 1);
-    if (key == "id" && !value.empty())
-      id = value;
-    else if ((key == "src" || key == "source") && !value.empty())
-      file = value;
-    else if (key == "env" && !value.empty())
-      variable = value;
-    else if (key == "type" && (value == "file" || value == "env"))
-      type = value;
-    else
-      throw Exit{
-          125, fmt::format("--secret {}: must be id=NAME,src=FILE or id=NAME,env=VARIABLE", text)};
-    start = comma + 1;
-  }
-  if (id.empty()) throw Exit{125, fmt::format("--secret {}: id=NAME is missing", text)};
-  if (type == "env" && variable.empty()) std::swap(variable, file);
-  if (file.empty() && variable.empty()) (getenv(id.c_str()) ? variable : file) = id;
-  if (file.empty()) {
-    const char* value = getenv(variable.c_str());
-    if (!value) throw Exit{1, fmt::format("--secret {}: no variable {} here", id, variable)};
-    return value;
-  }
-  return readFile(file, kMaxSecretBytes);
-}
-
-}  // namespace
-
-std::string secretsHeader(const std::vector<std::string>& secrets) {
-  json object = json::object();
-  for (const auto& text : secrets) {
-    const size_t at = text.find("id=");
-    const std::string id =
-        at == std::string::npos ? "" : text.substr(at + 3, text.find(',', at) - at - 3);
-    object[id] = base64Encode(secretValue(text));
-  }
-  return object.empty() ? "" : base64Encode(object.dump());
 }
 
 }  // namespace hull::cli

@@ -1,5 +1,5 @@
-// What `hull build` was asked for, and the parts of it: where the context comes from, secrets,
-// where the result goes. Main thread.
+// What `hull build` was asked for, and the parts of it: where the context comes from, where
+// the result goes. Main thread.
 #pragma once
 
 #include <cstdint>
@@ -50,10 +50,6 @@ struct BuildCaches {
 BuildCaches openBuildCaches(const EngineClient& engine, const BuildOptions& options);
 void writeCacheFolder(const EngineClient& engine, const std::string& image,
                       const std::string& folder);
-
-// The X-Build-Secrets header's value; empty without secrets. "id=x,src=path", "id=x,env=NAME", or a
-// lone id that names a variable or a file.
-std::string secretsHeader(const std::vector<std::string>& secrets);
 
 // --output: "type=local,dest=d", a lone folder, or "-" for a tar on standard output.
 struct BuildOutput {

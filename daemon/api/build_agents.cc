@@ -3,7 +3,6 @@
 #include <poll.h>
 #include <sys/socket.h>
 
-#include <algorithm>
 #include <array>
 #include <cerrno>
 #include <chrono>
@@ -18,22 +17,11 @@ namespace hull::engine::api {
 
 namespace {
 
-constexpr size_t kMaxIdBytes = 128;
 constexpr size_t kReadBytes = 16 * 1024;
 constexpr std::chrono::milliseconds kAbandonPoll{200};
 
 [[noreturn]] void gone() {
   throw Error(ErrorKind::kUnavailable, "ask the client's ssh agent: the client went away");
-}
-
-void checkKey(const std::string& session, const std::string& id) {
-  const auto isHex = [](char c) { return (c >= '0' && c <= '9') || (c >= 'a' && c <= 'f'); };
-  if (session.size() < kMinAgentSessionDigits || session.size() > kMaxIdBytes ||
-      !std::all_of(session.begin(), session.end(), isHex)) {
-    throw Error(ErrorKind::kInvalidArgument, "build agents: session is not a long hexadecimal one");
-  }
-  if (id.empty() || id.size() > kMaxIdBytes)
-    throw Error(ErrorKind::kInvalidArgument, "build agents: bad id");
 }
 
 }  // namespace
@@ -120,8 +108,8 @@ class BuildAgents::Agent final : public build::SshAgent {
 
 void BuildAgents::serve(Exchange& exchange) {
   const Query& query = exchange.request().query;
-  const Key key{query.get("session"), query.get("id")};
-  checkKey(key.first, key.second);
+  const BuildSessionKey key{query.get("session"), query.get("id")};
+  checkBuildSessionKey(key, "build agents");
   {
     const std::lock_guard lock(mutex_);
     if (agents_.contains(key))
@@ -130,7 +118,7 @@ void BuildAgents::serve(Exchange& exchange) {
   }
   struct Place {
     BuildAgents& all;
-    const Key& key;
+    const BuildSessionKey& key;
     std::shared_ptr<Agent> agent;
     ~Place() {
       {

@@ -8,16 +8,15 @@
 #include <memory>
 #include <mutex>
 #include <string>
-#include <utility>
 #include <vector>
 
+#include "daemon/api/build_session.h"
 #include "daemon/api/http.h"
 #include "image/build/step_runner.h"
 
 namespace hull::engine::api {
 
-inline constexpr size_t kMaxBuildAgents = 16;         // of one build
-inline constexpr size_t kMinAgentSessionDigits = 32;  // nobody guesses another's
+inline constexpr size_t kMaxBuildAgents = 16;  // of one build
 
 class BuildAgents {
  public:
@@ -29,9 +28,8 @@ class BuildAgents {
 
  private:
   class Agent;
-  using Key = std::pair<std::string, std::string>;  // session, id
   std::mutex mutex_;
-  std::map<Key, std::shared_ptr<Agent>> agents_;
+  std::map<BuildSessionKey, std::shared_ptr<Agent>> agents_;
 };
 
 }  // namespace hull::engine::api

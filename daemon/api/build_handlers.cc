@@ -10,6 +10,7 @@
 #include "daemon/api/build_agents.h"
 #include "daemon/api/build_cache.h"
 #include "daemon/api/build_events.h"
+#include "daemon/api/build_secrets.h"
 #include "daemon/api/filters.h"
 #include "daemon/api/handlers.h"
 #include "daemon/api/json_stream.h"
@@ -28,7 +29,6 @@ namespace {
 
 constexpr const char* kHubConfigKey = "https://index.docker.io/v1/";
 constexpr int64_t kNsPerSecond = 1'000'000'000;
-constexpr size_t kMaxSecretBytes = 500 * 1024;
 constexpr size_t kCacheIdDigits = 25;  // as long as BuildKit's
 
 // A build's context is a layer of no image; it goes when the build is over.
@@ -59,23 +59,6 @@ std::map<std::string, std::string> stringMap(const Query& query, const char* key
     map[name] = value.get<std::string>();
   }
   return map;
-}
-
-// Header of hull's own client: base64 of {"id": "base64 of the value"}.
-std::map<std::string, std::string> secretsOf(const std::string& header) {
-  std::map<std::string, std::string> secrets;
-  if (header.empty()) return secrets;
-  const auto decoded = base64Decode(header);
-  if (!decoded) throw Error(ErrorKind::kInvalidArgument, "X-Build-Secrets is not base64");
-  const Json object = fields::parseObject(*decoded, "X-Build-Secrets");
-  for (const auto& [id, value] : object.items()) {
-    const auto secret = value.is_string() ? base64Decode(value.get<std::string>()) : std::nullopt;
-    if (!secret) throw Error(ErrorKind::kInvalidArgument, "X-Build-Secrets: not base64 strings");
-    if (secret->size() > kMaxSecretBytes)
-      throw Error(ErrorKind::kTooLarge, "secret " + id + ": larger than 500 KiB");
-    secrets[id] = *secret;
-  }
-  return secrets;
 }
 
 // "a:1,b:2" in one value (docker-py) or one in each (docker).
@@ -123,7 +106,6 @@ build::BuildRequest requestOf(const Request& http) {
   request.check_only = query.flag("check");
   for (const auto& [name, source] : stringMap(query, "buildcontexts"))
     request.contexts[build::lowerCase(name)] = source;
-  request.secrets = secretsOf(http.header("x-build-secrets"));
   if (const std::string platform = query.get("platform"); !platform.empty()) {
     image::Platform::parse(platform);
     request.platform = platform;
@@ -157,10 +139,11 @@ registry::Credentials buildCredentials(Engine& engine, const std::string& header
   return {};
 }
 
-void buildImage(Exchange& exchange, Engine& engine, BuildAgents& agents) {
+void buildImage(Exchange& exchange, Engine& engine, BuildAgents& agents, BuildSecrets& secrets) {
   const Query& query = exchange.request().query;
   build::BuildRequest request = requestOf(exchange.request());
   request.agents = agents.find(query.get("sshsession"), query.all("ssh"));
+  request.secrets = secrets.take(query.get("secretsession"), query.all("secret"));
   const bool quiet = query.flag("q");
   const std::string registry_config = exchange.request().header("x-registry-config");
   JsonStream stream(exchange);
@@ -329,9 +312,12 @@ void addBuildRoutes(Router& router, Engine& engine) {
   const std::shared_ptr<build::BuildCache> cache = build::BuildCache::open(engine.images());
   const std::shared_ptr<build::ContextStore> contexts = build::ContextStore::open(engine.images());
   const auto agents = std::make_shared<BuildAgents>();
-  router.add("POST", "/build",
-             [&engine, cache, agents](Exchange& e) { buildImage(e, engine, *agents); });
+  const auto secrets = std::make_shared<BuildSecrets>();
+  router.add("POST", "/build", [&engine, cache, agents, secrets](Exchange& e) {
+    buildImage(e, engine, *agents, *secrets);
+  });
   router.add("POST", "/build/agents", [agents](Exchange& e) { agents->serve(e); });
+  router.add("POST", "/build/secrets", [secrets](Exchange& e) { secrets->serve(e); });
   router.add("GET", "/images/{name*}/rootfs", [&engine](Exchange& e) { exportRootfs(e, engine); });
   router.add("POST", "/build/contents", [contexts](Exchange& e) { findContents(e, *contexts); });
   router.add("POST", "/build/prune", [&engine, cache, contexts](Exchange& e) {

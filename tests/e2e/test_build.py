@@ -1,6 +1,7 @@
 """hull build: steps that run in VMs, the cache, contexts and errors."""
 from harness import BUSYBOX, ROOT, EngineTest, DEBIAN, have_image, hull, unique
 
+LARGEST_SECRET = 500 * 1024
 
 class Build(EngineTest):
     def folder(self, dockerfile, **files):
@@ -118,8 +119,8 @@ class Build(EngineTest):
             f"FROM {BUSYBOX} AS tools\nRUN echo from-stage > /tool\nFROM {BUSYBOX}\n"
             "RUN --mount=target=/ctx,source=sub --mount=from=tools,source=/tool,target=/t,rw "
             f"--mount=type=cache,id={cache},target=/cache --mount=type=tmpfs,target=/scratch "
-            "--mount=type=secret,id=tok --mount=type=secret,id=tok,env=TOK,target=/other "
-            "set -e; cat /ctx/b.txt /t; cat /run/secrets/tok | md5sum; [ \"$TOK\" = \"$(cat /other)\" ]; "
+            "--mount=type=secret,id=tok --mount=type=secret,id=tok,env=TOK,target=/other --mount=type=secret,id=large "
+            "set -e; cat /ctx/b.txt /t; cat /run/secrets/tok | md5sum; stat -c %s /run/secrets/large; [ \"$TOK\" = \"$(cat /other)\" ]; "
             "stat -c %a /run/secrets/tok; echo 1 >> /cache/n; wc -l < /cache/n; ! touch /ctx/x 2>/dev/null; "
             "echo changed > /t; echo x > /scratch/x; mkdir /done\n"
             f"RUN --mount=type=cache,id={cache},target=/again echo 2 >> /again/n; wc -l < /again/n\n"
@@ -128,8 +129,10 @@ class Build(EngineTest):
             sub__b_dot_txt="B\n")
         secret = unique("secret-value")
         (folder.parent / "tok").write_text(secret)
-        name, result = self.build(folder, "--secret", f"id=tok,src={folder.parent}/tok", "--progress", "plain")
-        for line in ("B", "from-stage", "400", "1", "2"):
+        (folder.parent / "large").write_text(secret * (LARGEST_SECRET // len(secret)))
+        name, result = self.build(folder, "--secret", f"id=tok,src={folder.parent}/tok", "--secret", f"id=large,src={folder.parent}/large",
+                                  "--progress", "plain")
+        for line in ("B", "from-stage", "400", "1", "2", str((folder.parent / "large").stat().st_size)):
             self.assertRegex(result.err, rf"#\d+ [0-9.]+ {line}\n")
         self.assertNotIn(secret, result.err)
         out = self.run_in("sh", "-c", "ls -d /done; cat /nets /script; ls -A /cache /ctx /scratch /run/secrets /t /again /dev/pipes 2>/dev/null; true",
