@@ -7,6 +7,7 @@
 #include <filesystem>
 #include <vector>
 
+#include "base/background_hasher.h"
 #include "base/error.h"
 #include "base/file.h"
 #include "base/random.h"
@@ -23,7 +24,9 @@ using image::Digest;
 class Upload {
  public:
   Upload(std::string repository, std::string path, HashAlgorithm algorithm)
-      : repository_(std::move(repository)), path_(std::move(path)), algorithm_(algorithm) {}
+      : repository_(std::move(repository)), path_(std::move(path)), algorithm_(algorithm) {
+    hasher_.emplace(algorithm);
+  }
 
   const std::string& repository() const { return repository_; }
   const std::string& path() const { return path_; }
@@ -49,6 +52,12 @@ class Upload {
     write_back_.written(fd, size_);
   }
 
+  // No more comes for now.
+  void rest() {
+    const std::lock_guard lock(mutex_);
+    if (hasher_) hasher_->rest();
+  }
+
   // Digests what is on disk already, after a restart or for another algorithm.
   void digestAgain(HashAlgorithm algorithm) {
     const std::lock_guard lock(mutex_);
@@ -63,6 +72,7 @@ class Upload {
       size_ += bytes.size();
     });
     copy(source, sink);
+    hasher_->rest();
   }
 
   Digest seal(HashAlgorithm algorithm) {
@@ -93,7 +103,7 @@ class Upload {
   const std::string path_;
   std::mutex mutex_;
   HashAlgorithm algorithm_;  // guarded by mutex_, as all below
-  std::optional<Hasher> hasher_ = Hasher(algorithm_);
+  std::optional<BackgroundHasher> hasher_;  // nothing once it is sealed
   uint64_t size_ = 0;
   WriteBack write_back_;
   uint64_t writer_ = 0;
@@ -151,6 +161,10 @@ uint64_t Uploads::append(const std::string& repository, const std::string& id, c
   const auto upload = find(repository, id);
   const uint64_t writer = upload->takeOver(how.offset);
   const Fd fd = openFile(upload->path(), O_WRONLY);
+  const struct Rest {
+    Upload& upload;
+    ~Rest() { upload.rest(); }
+  } rest{*upload};
   std::vector<std::byte> buffer(kStreamChunkBytes);
   while (const size_t got = body.read(buffer)) {
     if (upload->size() + got > how.max_bytes) {
