@@ -12,6 +12,7 @@
 #include "cli/commands/context.h"
 #include "cli/help/catalog.h"
 #include "cli/terminal/format.h"
+#include "machine/paths.h"
 
 namespace hull::cli {
 
@@ -128,6 +129,14 @@ int run(int argc, char** argv) {
   }
 }
 
+// `at`, with the socket that `find` says where it names none.
+Endpoint located(Endpoint at, std::string (*find)(const std::string& host)) {
+  if (at.remote()) return at;
+  at.url = find(at.url);
+  at.in_machine = at.url == machine::MachinePaths::fromEnvironment().engineSocket();
+  return at;
+}
+
 }  // namespace
 
 Endpoint Context::endpoint() const {
@@ -144,18 +153,13 @@ Endpoint Context::endpoint() const {
 }
 
 const EngineClient& Context::engine() {
-  if (!engine_) {
-    Endpoint at = endpoint();
-    if (!at.remote()) at.url = locateEngine(at.url);
-    engine_ = std::make_unique<EngineClient>(std::move(at));
-  }
+  if (!engine_) engine_ = std::make_unique<EngineClient>(located(endpoint(), locateEngine));
   return *engine_;
 }
 
 const EngineClient* Context::runningEngine() {
   if (engine_) return engine_.get();
-  Endpoint at = endpoint();
-  if (!at.remote()) at.url = findRunningEngine(at.url);
+  Endpoint at = located(endpoint(), findRunningEngine);
   if (at.url.empty()) return nullptr;
   engine_ = std::make_unique<EngineClient>(std::move(at));
   return engine_.get();

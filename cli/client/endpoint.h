@@ -14,6 +14,7 @@ struct Endpoint {
   std::string url;  // "unix:///path" or a path, "tcp://host:port", "ssh://[user@]host[:port]"
   std::string tls_folder;  // of ca.pem, cert.pem, key.pem; for tcp
   std::string description;
+  bool in_machine = false;  // a unix socket whose other end is in hull machine
 
   bool remote() const { return url.starts_with("tcp://") || url.starts_with("ssh://"); }
 };

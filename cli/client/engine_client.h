@@ -47,7 +47,8 @@ class EngineClient {
   explicit EngineClient(Endpoint endpoint) : endpoint_(std::move(endpoint)) {}
 
   const std::string& where() const { return endpoint_.url; }  // for messages
-  bool remote() const { return endpoint_.remote(); }          // not on this host
+  // Every byte to it is carried, over a network or into hull machine.
+  bool far() const { return endpoint_.remote() || endpoint_.in_machine; }
   Fd connect() const { return connectTo(endpoint_); }
 
   // All throw ApiError for an HTTP error and hull::Error(kUnavailable) when the engine is gone.

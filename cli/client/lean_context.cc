@@ -54,7 +54,7 @@ std::vector<Wanted> digestFiles(const std::vector<ContextFile>& files, ContentDi
 
 std::optional<LeanContext> LeanContext::plan(const EngineClient& engine,
                                              const ContextOptions& options) {
-  if (!engine.remote()) return std::nullopt;
+  if (!engine.far()) return std::nullopt;
   LeanContext lean;
   const std::vector<ContextFile> files = contextFiles(options);
   for (const auto& file : files) lean.bytes_ += static_cast<uint64_t>(file.info.st_size);

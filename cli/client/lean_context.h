@@ -1,4 +1,4 @@
-// Whether a build's context travels lean (image/build/lean_tar.h), and what of it: asks a remote
+// Whether a build's context travels lean (image/build/lean_tar.h), and what of it: asks a far
 // engine which contents it has kept of earlier contexts. One thread.
 #pragma once
 

@@ -46,10 +46,11 @@ class LeanContexts:
         return hull("inspect", "-f", "{{.Id}}", name).out, sum(self.requests("/build")), result.err
 
     def built_here(self, *options):
-        """The same by the engine's own socket, where the tar travels whole."""
+        """The same by the engine's own socket, which nobody takes for that of hull machine: the tar travels whole."""
         name = f"hull-test/{unique()}"
         self.addCleanup(hull, "rmi", "-f", name, check=False)
-        result = hull("build", "-t", name, *options, self.folder, env={"SOURCE_DATE_EPOCH": "1700000000"})
+        result = hull("build", "-t", name, *options, self.folder,
+                      env={"SOURCE_DATE_EPOCH": "1700000000", "HULL_STATE": str(self.temporary_folder())})
         return hull("inspect", "-f", "{{.Id}}", name).out, result.err
 
     def files(self, *options):
