@@ -76,7 +76,9 @@ void addGlobal(CLI::App& app, Context& context) {
   app.add_option("-c,--context", context.context, "The context to use")->envname("HULL_CONTEXT");
   app.require_subcommand(1);
   app.set_help_flag("--help", "Show this help");
-  app.option_defaults()->always_capture_default(false);
+  // Of an option that is given twice the last one counts, as in docker.
+  app.option_defaults()->always_capture_default(false)->multi_option_policy(
+      CLI::MultiOptionPolicy::TakeLast);
 }
 
 void dropHelpShortcut(CLI::App& app) {

@@ -122,6 +122,11 @@ Fd listenOn(const std::string& path, gid_t owner_group) {
   return listener;
 }
 
+ino_t inodeOf(const std::string& path) {
+  struct stat info;
+  return stat(path.c_str(), &info) == 0 ? info.st_ino : 0;
+}
+
 }  // namespace
 
 namespace {
@@ -240,8 +245,11 @@ void serve(const ServeOptions& options, const MakeEngine& make) {
   // The engine first: its lock tells a second one apart before it touches the sockets.
   const auto engine = make(names);
   const gid_t owner_group = groupOf(options.group);
+  std::vector<std::pair<std::string, ino_t>>
+      made;  // another engine may have replaced one at the end
   for (const std::string& path : paths) {
     listeners.push_back(listenOn(path, owner_group));
+    made.emplace_back(path, inodeOf(path));
     log::info("listening on " + path);
   }
   api::Router router = api::makeRouter(*engine);
@@ -274,7 +282,9 @@ void serve(const ServeOptions& options, const MakeEngine& make) {
   serving.join();
   metrics.reset();
   engine->shutdown();
-  for (const std::string& path : paths) unlink(path.c_str());
+  for (const auto& [path, inode] : made) {
+    if (inodeOf(path) == inode) unlink(path.c_str());
+  }
 }
 
 }  // namespace hull::engine

@@ -40,13 +40,25 @@ void saveConfig(const json& config) {
   writeFileAtomic(path, config.dump(2) + "\n", 0600);
 }
 
+// A part of the file that has another type than Docker gives it counts as absent.
+json objectOf(const json& from, const std::string& name) {
+  const auto found = from.find(name);
+  return found != from.end() && found->is_object() ? *found : json::object();
+}
+
+std::string textOf(const json& from, const std::string& name) {
+  const auto found = from.find(name);
+  return found != from.end() && found->is_string() ? found->get<std::string>() : "";
+}
+
 // The docker-credential-* program responsible for `key`; empty: the file itself.
 std::string helperFor(const json& config, const std::string& key, const std::string& registry) {
-  const json helpers = config.value("credHelpers", json::object());
+  const json helpers = objectOf(config, "credHelpers");
   for (const auto& name : {key, registry}) {
-    if (helpers.contains(name)) return "docker-credential-" + helpers[name].get<std::string>();
+    if (const std::string helper = textOf(helpers, name); !helper.empty())
+      return "docker-credential-" + helper;
   }
-  const std::string store = config.value("credsStore", "");
+  const std::string store = textOf(config, "credsStore");
   return store.empty() ? "" : "docker-credential-" + store;
 }
 
@@ -66,6 +78,14 @@ Login fromHelper(const std::string& helper, const std::string& key) {
 
 }  // namespace
 
+std::string registryOf(std::string_view typed) {
+  for (const std::string_view scheme : {"https://", "http://"}) {
+    if (typed.starts_with(scheme)) typed.remove_prefix(scheme.size());
+  }
+  typed = typed.substr(0, typed.find('/'));
+  return typed.empty() || typed == "index.docker.io" ? "docker.io" : std::string(typed);
+}
+
 std::string credentialKey(const std::string& registry) {
   return registry.empty() || registry == "docker.io" || registry == "index.docker.io"
              ? "https://index.docker.io/v1/"
@@ -77,13 +97,13 @@ Login loadLogin(const std::string& registry) {
   const std::string key = credentialKey(registry);
   if (const std::string helper = helperFor(config, key, registry); !helper.empty())
     return fromHelper(helper, key);
-  const json auths = config.value("auths", json::object());
+  const json auths = objectOf(config, "auths");
   for (const auto& name : {key, registry, "https://" + registry, "https://" + registry + "/v1/"}) {
     if (!auths.contains(name)) continue;
-    const json& entry = auths[name];
+    const json entry = objectOf(auths, name);
     Login login;
-    login.identity_token = entry.value("identitytoken", "");
-    const std::string plain = base64Decode(entry.value("auth", "")).value_or("");
+    login.identity_token = textOf(entry, "identitytoken");
+    const std::string plain = base64Decode(textOf(entry, "auth")).value_or("");
     if (const size_t colon = plain.find(':'); colon != std::string::npos) {
       login.username = plain.substr(0, colon);
       login.password = plain.substr(colon + 1);
@@ -95,6 +115,7 @@ Login loadLogin(const std::string& registry) {
 
 void saveLogin(const std::string& registry, const Login& login) {
   json config = loadConfig();
+  config["auths"] = objectOf(config, "auths");
   const std::string key = credentialKey(registry);
   if (const std::string helper = helperFor(config, key, registry); !helper.empty()) {
     const bool token = !login.identity_token.empty();
@@ -117,7 +138,9 @@ bool eraseLogin(const std::string& registry) {
   const std::string key = credentialKey(registry);
   if (const std::string helper = helperFor(config, key, registry); !helper.empty())
     checkCommand({helper, "erase"}, key);
-  if (!config.contains("auths") || config["auths"].erase(key) == 0) return false;
+  json auths = objectOf(config, "auths");
+  if (auths.erase(key) == 0) return false;
+  config["auths"] = auths;
   saveConfig(config);
   return true;
 }
@@ -138,7 +161,7 @@ std::string registryConfigHeader() {
   json all = json::object();
   const json config = loadConfig();
   for (const std::string part : {"auths", "credHelpers"}) {
-    const json entries = config.value(part, json::object());
+    const json entries = objectOf(config, part);
     for (const auto& [registry, entry] : entries.items()) {
       const Login login = loadLogin(registry);
       if (login.empty()) continue;

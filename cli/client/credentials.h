@@ -3,6 +3,7 @@
 #pragma once
 
 #include <string>
+#include <string_view>
 
 namespace hull::cli {
 
@@ -12,6 +13,9 @@ struct Login {
   std::string identity_token;
   bool empty() const { return username.empty() && identity_token.empty(); }
 };
+
+// What a user typed as a registry, without scheme and path; nothing is docker.io.
+std::string registryOf(std::string_view typed);
 
 // The registry's key in the file: docker.io is "https://index.docker.io/v1/".
 std::string credentialKey(const std::string& registry);

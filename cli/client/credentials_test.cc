@@ -45,6 +45,28 @@ TEST_F(Credentials, OtherSettingsOfTheFileSurvive) {
   EXPECT_TRUE(config["auths"].contains("b"));
 }
 
+TEST_F(Credentials, ARegistryIsAHostHoweverItIsTyped) {
+  for (const char* typed :
+       {"reg.example:5000", "http://reg.example:5000", "https://reg.example:5000/v2/"})
+    EXPECT_EQ(registryOf(typed), "reg.example:5000") << typed;
+  for (const char* typed : {"", "docker.io", "https://index.docker.io/v1/"})
+    EXPECT_EQ(registryOf(typed), "docker.io") << typed;
+}
+
+TEST_F(Credentials, WhatHasAnotherTypeCountsAsAbsent) {
+  writeFileAtomic(file(), R"({"auths":{"a":5,"b":{"auth":7}},"credHelpers":[1],"credsStore":{}})");
+  EXPECT_TRUE(loadLogin("a").empty());
+  EXPECT_TRUE(loadLogin("b").empty());
+  saveLogin("a", {"u", "p", ""});
+  EXPECT_EQ(loadLogin("a").username, "u");
+  EXPECT_EQ(*base64Decode(registryConfigHeader()),
+            R"({"a":{"identitytoken":"","password":"p","username":"u"}})");
+  writeFileAtomic(file(), R"({"auths":3})");
+  EXPECT_FALSE(eraseLogin("a"));
+  saveLogin("a", {"u", "p", ""});
+  EXPECT_TRUE(eraseLogin("a"));
+}
+
 TEST_F(Credentials, DockerHubHasItsOldKey) {
   EXPECT_EQ(credentialKey("docker.io"), "https://index.docker.io/v1/");
   saveLogin("docker.io", {"u", "p", ""});
@@ -66,6 +88,26 @@ TEST_F(Credentials, ACredentialHelperIsAskedAndTold) {
   saveLogin("reg.example", {"me", "secret", ""});
   EXPECT_EQ(json::parse(readFile(folder_.path() + "/stored"))["Secret"], "secret");
   EXPECT_EQ(readFile(file()).find("secret"), std::string::npos);
+  setenv("PATH", path.c_str(), 1);
+}
+
+TEST_F(Credentials, AStoreHoldsWhatNoHelperOfTheRegistryDoes) {
+  for (const char* name : {"one", "store"}) {
+    writeFileAtomic(folder_.path() + "/docker-credential-" + name,
+                    std::string("#!/bin/sh\nread key; echo \"$1 $key\" >> ") + folder_.path() +
+                        "/" + name + ".log\n[ $1 = get ] && echo '{\"Username\":\"" + name +
+                        "\",\"Secret\":\"s\"}' || true\n",
+                    0755);
+  }
+  const std::string path = std::string(getenv("PATH"));
+  setenv("PATH", (folder_.path() + ":" + path).c_str(), 1);
+  writeFileAtomic(file(), R"({"credsStore":"store","credHelpers":{"reg.example":"one"}})");
+  EXPECT_EQ(loadLogin("reg.example").username, "one");
+  EXPECT_EQ(loadLogin("other.example").username, "store");
+  saveLogin("other.example", {"me", "secret", ""});
+  EXPECT_TRUE(eraseLogin("other.example"));
+  EXPECT_NE(readFile(folder_.path() + "/store.log").find("erase other.example"), std::string::npos);
+  EXPECT_EQ(readFile(folder_.path() + "/one.log"), "get reg.example\n");
   setenv("PATH", path.c_str(), 1);
 }
 

@@ -11,6 +11,7 @@
 
 #include "base/error.h"
 #include "base/file.h"
+#include "cli/client/output_file.h"
 #include "cli/commands/build_options.h"
 
 namespace hull::cli {
@@ -37,6 +38,17 @@ void check(archive* handle, int status, const std::string& what) {
   throw Error(ErrorKind::kInternal, what + ": " + (problem ? problem : "failed"));
 }
 
+void copyContents(archive* in, archive* out, const std::string& name) {
+  const void* data = nullptr;
+  size_t size = 0;
+  la_int64_t offset = 0;
+  for (int status; (status = archive_read_data_block(in, &data, &size, &offset)) != ARCHIVE_EOF;) {
+    check(in, status, "read " + name + " of the result");
+    check(out, static_cast<int>(archive_write_data_block(out, data, size, offset)),
+          "write " + name);
+  }
+}
+
 // Owners are the caller's unless it is root; nothing is written outside the folder.
 void unpackInto(int tar, const std::string& folder) {
   fs::create_directories(folder);
@@ -53,33 +65,25 @@ void unpackInto(int tar, const std::string& folder) {
   for (int status; (status = archive_read_next_header(in.get(), &entry)) != ARCHIVE_EOF;) {
     check(in.get(), status, "read the result");
     const mode_t type = archive_entry_filetype(entry);
-    if (type == AE_IFCHR || type == AE_IFBLK) continue;  // no devices in a folder of a user
     const std::string name = archive_entry_pathname(entry);
+    if (type == AE_IFCHR || type == AE_IFBLK) {
+      fmt::print(stderr, "hull: {}: a device, left out (type=tar keeps it)\n", name);
+      continue;
+    }
     archive_entry_copy_pathname(entry, (folder + "/" + name).c_str());
     if (const char* link = archive_entry_hardlink(entry))
       archive_entry_copy_hardlink(entry, (folder + "/" + link).c_str());
     check(out.get(), archive_write_header(out.get(), entry), "write " + name);
-    const void* data = nullptr;
-    size_t size = 0;
-    la_int64_t offset = 0;
-    while (archive_read_data_block(in.get(), &data, &size, &offset) == ARCHIVE_OK)
-      check(out.get(), static_cast<int>(archive_write_data_block(out.get(), data, size, offset)),
-            "write " + name);
+    copyContents(in.get(), out.get(), name);
   }
   check(out.get(), archive_write_close(out.get()), "finish " + folder);
 }
 
 void saveTo(const EngineClient& engine, const std::string& target, const std::string& file) {
-  if (file == "-") {
-    engine.stream("GET", target, nullptr, {},
-                  [](std::string_view bytes) { writeFull(STDOUT_FILENO, bytes); });
-    return;
-  }
-  const fs::path folder = fs::path(file).parent_path();
-  PendingFile pending(folder.empty() ? "." : folder.string(), 0644);
+  OutputFile out(file == "-" ? "" : file);
   engine.stream("GET", target, nullptr, {},
-                [&](std::string_view bytes) { writeFull(pending.fd(), bytes); });
-  pending.publish(file);
+                [&](std::string_view bytes) { writeFull(out.fd(), bytes); });
+  out.finish();
 }
 
 }  // namespace

@@ -15,6 +15,7 @@
 #include "base/file.h"
 #include "base/subprocess.h"
 #include "cli/client/filters.h"
+#include "cli/client/output_file.h"
 #include "cli/client/session.h"
 #include "cli/commands/context.h"
 #include "cli/terminal/format.h"
@@ -421,12 +422,10 @@ void addSmallVerbs(CLI::App& app, Context& context) {
   exporter->add_option("-o,--output", export_options->first, "Write to a file");
   exporter->add_option("CONTAINER", export_options->second)->required();
   exporter->callback([&context, export_options] {
-    Fd file;
-    if (!export_options->first.empty())
-      file = openFile(export_options->first, O_WRONLY | O_CREAT | O_TRUNC);
-    const int out = file ? file.get() : 1;
+    OutputFile file(export_options->first);
     context.engine().stream("GET", containerPath(export_options->second, "/export"), nullptr, {},
-                            [out](std::string_view data) { writeFull(out, data); });
+                            [&](std::string_view data) { writeFull(file.fd(), data); });
+    file.finish();
   });
 }
 

@@ -149,7 +149,9 @@ void addImageCommands(CLI::App& app, Context& context) {
   auto* image = app.add_subcommand("image", "Manage images");
   image->require_subcommand(1);
   addImageList(*image, context, "ls");
+  image->get_subcommand("ls")->alias("list");
   addRemoveImage(*image, context, "rm");
+  image->get_subcommand("rm")->alias("remove");
   addTag(*image, context);
   addImageHistory(*image, context);
   addInspect(*image, context, "image");

@@ -11,6 +11,7 @@
 #include "base/error.h"
 #include "base/prompt.h"
 #include "cli/client/credentials.h"
+#include "cli/client/output_file.h"
 #include "cli/commands/context.h"
 #include "cli/commands/pull.h"
 #include "cli/terminal/format.h"
@@ -98,6 +99,10 @@ void addPush(CLI::App& app, Context& context) {
   command->callback([&context, o] {
     const image::Reference name = image::Reference::parse(o->name);
     if (o->all && namesTag(o->name)) throw Exit{1, "tag can't be used with --all-tags/-a"};
+    if (!name.digest.empty())
+      throw Exit{1, fmt::format("push {}: cannot push a digest reference (give the image a tag: "
+                                "hull tag, and push that)",
+                                o->name)};
     ProgressDisplay display(stdout);
     JsonLines lines([&](const json& event) {
       if (!o->quiet) display.show(event);
@@ -150,18 +155,10 @@ void addSave(CLI::App& app, Context& context) {
     }
     std::vector<std::pair<std::string, std::string>> query;
     for (const auto& name : *names) query.emplace_back("names", name);
-    const std::string partial = *path + ".partial";
-    Fd file;
-    if (!path->empty()) file = openFile(partial, O_WRONLY | O_CREAT | O_TRUNC);
-    const int out = file ? file.get() : STDOUT_FILENO;
-    try {
-      context.engine().stream("GET", withQuery("/images/get", query), nullptr, {},
-                              [out](std::string_view data) { writeFull(out, data); });
-    } catch (...) {
-      if (file) ::unlink(partial.c_str());
-      throw;
-    }
-    if (file && ::rename(partial.c_str(), path->c_str()) < 0) throw sysError("rename " + partial);
+    OutputFile file(*path);
+    context.engine().stream("GET", withQuery("/images/get", query), nullptr, {},
+                            [&](std::string_view data) { writeFull(file.fd(), data); });
+    file.finish();
   });
 }
 
@@ -220,8 +217,11 @@ void addLogin(CLI::App& app, Context& context) {
         login.password.pop_back();
     }
     if (login.username.empty()) login.username = promptLine("Username: ", Echo::kShown);
+    if (login.username.empty()) throw Exit{1, "login: no user name was given (-u NAME)"};
     if (login.password.empty()) login.password = promptLine("Password: ", Echo::kHidden);
-    const std::string registry = o->registry.empty() ? "docker.io" : o->registry;
+    if (login.password.empty())
+      throw Exit{1, "login: no password was given (--password-stdin reads it)"};
+    const std::string registry = registryOf(o->registry);
     const json answer =
         context.engine().post("/auth", {{"username", login.username},
                                         {"password", login.password},
@@ -233,12 +233,13 @@ void addLogin(CLI::App& app, Context& context) {
 }
 
 void addLogout(CLI::App& app) {
-  auto registry = std::make_shared<std::string>("docker.io");
+  auto registry = std::make_shared<std::string>();
   auto* command = app.add_subcommand("logout", "Forget the credentials of a registry");
   command->add_option("REGISTRY", *registry, "Registry; docker.io when left out");
   command->callback([registry] {
-    std::cout << (eraseLogin(*registry) ? "Removing login credentials for " : "Not logged in to ")
-              << credentialKey(*registry) << "\n";
+    const std::string name = registryOf(*registry);
+    std::cout << (eraseLogin(name) ? "Removing login credentials for " : "Not logged in to ")
+              << credentialKey(name) << "\n";
   });
 }
 

@@ -93,7 +93,14 @@ void tag(Exchange& exchange, Engine& engine) {
   const Query& query = exchange.request().query;
   const auto image = engine.images().get(exchange.parameter(0));
   const std::string tag = query.get("tag");
-  const auto name = image::Reference::parse(query.get("repo") + (tag.empty() ? "" : ":" + tag));
+  const std::string repository = query.get("repo");
+  if (repository == "sha256" || repository == "sha512") {
+    throw Error(ErrorKind::kInvalidArgument,
+                "tag: \"" + repository + "\" would be taken for the beginning of a digest");
+  }
+  (void)image::Reference::parse(
+      repository);  // one that is an image's id is no name with a tag either
+  const auto name = image::Reference::parse(repository + (tag.empty() ? "" : ":" + tag));
   engine.images().tag(image.id, name);
   publish(engine, "tag", image.id.text(), name.familiar());
   exchange.empty(201);

@@ -25,10 +25,9 @@ void publish(Engine& engine, const char* action, const std::string& id, const st
   engine.events().publish({"image", action, id, {{"name", name}}, 0});
 }
 
-bool runsHere(const image::Image& image) {
-  const image::Platform host;
-  return image.config.platform.os == host.os &&
-         image.config.platform.architecture == host.architecture;
+bool isFor(const image::Image& image, const image::Platform& platform) {
+  return image.config.platform.os == platform.os &&
+         image.config.platform.architecture == platform.architecture;
 }
 
 // Pulls one name within a stream that may have others.
@@ -51,11 +50,15 @@ void pullOne(JsonStream& stream, Engine& engine, const image::Reference& name,
                                           });
   announce();
   // Made now, so that the first container does not wait for it.
-  if (runsHere(result.image)) engine.images().rootDisk(result.image.config.diff_ids);
+  if (isFor(result.image, {})) engine.images().rootDisk(result.image.config.diff_ids);
   stream.status("Digest: " + result.image.manifest.text());
   stream.status((result.up_to_date ? "Status: Image is up to date for "
                                    : "Status: Downloaded newer image for ") +
                 name.familiar());
+  if (!isFor(result.image, platform)) {
+    stream.status("WARNING: " + name.familiar() + " is for " + result.image.config.platform.text() +
+                  ", and its registry has no other: not the requested " + platform.text());
+  }
   publish(engine, "pull", name.familiar(), name.familiarName());
 }
 
@@ -157,6 +160,10 @@ void push(Exchange& exchange, Engine& engine) {
   const Query& query = exchange.request().query;
   const bool all = meansAllTags(exchange.parameter(0), query.get("tag"));
   const auto name = referenceOf(exchange.parameter(0), query.get("tag"));
+  if (!name.digest.empty()) {
+    throw Error(ErrorKind::kInvalidArgument,
+                "cannot push a digest reference: tag the image, and push the tag");
+  }
   const auto credentials = credentialsOf(exchange, engine);
   std::vector<image::Reference> names{name};
   if (all) names = tagsOf(engine, name);

@@ -164,10 +164,16 @@ Platform Platform::parse(std::string_view text) {
   Platform platform;
   if (parts.size() == 1) {  // Docker takes a lone operating system or a lone architecture
     static constexpr std::array kSystems = {"linux", "windows", "darwin", "freebsd"};
+    static constexpr std::array kArchitectures = {
+        "386",      "amd64",  "arm",   "arm64",   "loong64", "mips",  "mips64",
+        "mips64le", "mipsle", "ppc64", "ppc64le", "riscv64", "s390x", "wasm"};
     if (std::find(kSystems.begin(), kSystems.end(), parts[0]) != kSystems.end()) {
       platform.os = parts[0];
     } else {
       platform.architecture = normalArchitecture(parts[0]);
+      if (std::find(kArchitectures.begin(), kArchitectures.end(), platform.architecture) ==
+          kArchitectures.end())
+        throw refuse();
     }
     return platform;
   }

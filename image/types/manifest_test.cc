@@ -139,7 +139,7 @@ TEST(Platform, Parses) {
   EXPECT_EQ(Platform::parse("linux/aarch64").text(), "linux/arm64");
   EXPECT_EQ(Platform::parse("arm64").text(), "linux/arm64");
   EXPECT_EQ(Platform::parse("windows").text(), "windows/amd64");
-  for (const char* bad : {"", "/", "linux/", "linux/a/b/c", "Linux/amd64", "linux/\n"}) {
+  for (const char* bad : {"", "/", "linux/", "linux/a/b/c", "Linux/amd64", "linux/\n", "banana"}) {
     EXPECT_THROW(Platform::parse(bad), Error) << bad;
   }
 }
