@@ -21,6 +21,7 @@
 #include "base/error.h"
 #include "base/file.h"
 #include "base/log.h"
+#include "registry/server/range.h"
 
 namespace hull::registry {
 
@@ -63,14 +64,19 @@ Fd listenOn(const std::string& listen_at) {
     throw Error(ErrorKind::kInvalidArgument,
                 "listen on \"" + listen_at + "\": expected ADDRESS:PORT, as in 127.0.0.1:5000");
   }
+  const std::string port = listen_at.substr(colon + 1);
+  if (const auto number = parseNumber(port); !number || *number > UINT16_MAX) {
+    throw Error(ErrorKind::kInvalidArgument, "listen on " + listen_at + ": \"" + port +
+                                                 "\" is no port (0 to 65535; 0: any free one)");
+  }
   std::string host = listen_at.substr(0, colon);
   if (host.starts_with('[') && host.ends_with(']')) host = host.substr(1, host.size() - 2);
   addrinfo hints{};
   hints.ai_flags = AI_PASSIVE | AI_NUMERICSERV;
   hints.ai_socktype = SOCK_STREAM;
   addrinfo* found = nullptr;
-  const int failed = getaddrinfo(host.empty() ? nullptr : host.c_str(),
-                                 listen_at.substr(colon + 1).c_str(), &hints, &found);
+  const int failed =
+      getaddrinfo(host.empty() ? nullptr : host.c_str(), port.c_str(), &hints, &found);
   if (failed != 0) {
     throw Error(ErrorKind::kInvalidArgument,
                 "listen on " + listen_at + ": " + gai_strerror(failed));
