@@ -70,6 +70,8 @@ class Api {
   uint64_t append(Call& call, const std::string& id, std::optional<uint64_t> offset);
   // Bytes the repository may still grow by; UINT64_MAX without a quota.
   uint64_t quotaLeft(const Call& call) const;
+  // False when the blob must be uploaded instead.
+  bool mount(const Call& call, const std::string& from, const image::Digest& digest);
 
   Response manifest(Call& call);
   std::optional<StoredManifest> findManifest(Call& call);
@@ -77,6 +79,8 @@ class Api {
   Response putManifest(Call& call);
   Response deleteManifest(Call& call);
   void refuseImmutable(const Call& call, const std::string& tag, const image::Digest& next) const;
+  // Without what an immutable tag leads to, the tag would stay and could not be pulled.
+  void refuseNeeded(const Call& call, const image::Digest& digest) const;
   void publish(const Call& call, const char* action, const StoredManifest& manifest, uint64_t size);
 
   Response tags(Call& call);
@@ -93,6 +97,7 @@ class Api {
 
 // A digest in a request: ApiError 400 when malformed.
 image::Digest requestedDigest(std::string_view text);
+ApiError quotaUsedUp(const std::string& repository);
 // {"errors": […]} with the code.
 Response errorResponse(int status, const char* error_code, const std::string& message,
                        HeaderList headers = {});

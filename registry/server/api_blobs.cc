@@ -62,9 +62,14 @@ HashAlgorithm algorithmOf(const Route& route) {
 
 }  // namespace
 
+ApiError quotaUsedUp(const std::string& repository) {
+  return {403, code::kDenied, "the quota of " + repository + " is used up"};
+}
+
 Response Api::blob(Call& call) {
   const Digest digest = requestedDigest(call.route.reference);
   if (call.request.method != "DELETE") return getBlob(call, digest);
+  refuseNeeded(call, digest);
   if (!store_.removeBlob(call.route.repository, digest)) {
     throw ApiError(404, code::kBlobUnknown, "blob unknown to registry");
   }
@@ -146,24 +151,30 @@ uint64_t Api::append(Call& call, const std::string& id, std::optional<uint64_t> 
     return uploads_.append(repository, id, {offset, limit}, *call.request.body);
   } catch (const Error& error) {
     if (error.kind() != ErrorKind::kTooLarge) throw;
-    if (quota < largest) {
-      throw ApiError(403, code::kDenied, "the quota of " + repository + " is used up");
-    }
+    if (quota < largest) throw quotaUsedUp(repository);
     throw ApiError(413, code::kSizeInvalid,
                    "a blob may have at most " + std::to_string(largest) + " bytes");
   }
 }
 
+bool Api::mount(const Call& call, const std::string& from, const Digest& digest) {
+  const std::string& repository = call.route.repository;
+  if (!isRepositoryName(from) || !call.allows(from, Action::kPull)) return false;
+  if (!store_.hasBlob(from, digest)) return false;
+  if (!store_.hasBlob(repository, digest) && store_.blobs().size(digest) > quotaLeft(call)) {
+    throw quotaUsedUp(repository);  // an upload of it would not fit either
+  }
+  return store_.mountBlob(from, repository, digest);
+}
+
 Response Api::startUpload(Call& call) {
   const Route& route = call.route;
-  const auto mount = route.query.find("mount");
-  if (mount != route.query.end()) {
-    const Digest digest = requestedDigest(mount->second);
+  const auto mounted = route.query.find("mount");
+  if (mounted != route.query.end()) {
+    const Digest digest = requestedDigest(mounted->second);
     const auto from = route.query.find("from");
-    // Whatever hinders the mount, the client can still upload (202).
-    if (from != route.query.end() && isRepositoryName(from->second) &&
-        call.allows(from->second, Action::kPull) && quotaLeft(call) > 0 &&
-        store_.mountBlob(from->second, route.repository, digest)) {
+    // Whatever else hinders the mount, the client can still upload (202).
+    if (from != route.query.end() && mount(call, from->second, digest)) {
       return createdBlob(route, digest);
     }
   }

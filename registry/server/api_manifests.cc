@@ -2,6 +2,7 @@
 #include <algorithm>
 #include <charconv>
 #include <nlohmann/json.hpp>
+#include <set>
 
 #include "base/error.h"
 #include "base/file.h"
@@ -73,6 +74,25 @@ void addLink(Response& response, std::string target, const std::string& last, si
   response.headers.emplace_back("Link", "<" + target + ">; rel=\"next\"");
 }
 
+// Whether the manifest `from`, or one that it lists, is or needs `to`; `seen` are known not to.
+bool leadsTo(const RepositoryStore& store, const std::string& repository, const Digest& from,
+             const Digest& to, std::set<Digest>& seen) {
+  std::vector<Digest> open = {from};
+  while (!open.empty()) {
+    const Digest at = open.back();
+    open.pop_back();
+    if (at == to) return true;
+    if (!seen.insert(at).second) continue;
+    const auto stored = store.findManifest(repository, at);
+    if (!stored) continue;
+    const std::string bytes = store.blobs().read(at, kMaxServedManifestBytes);
+    const NewManifest manifest = readManifest(bytes, at, stored->media_type);
+    if (std::ranges::find(manifest.needed_blobs, to) != manifest.needed_blobs.end()) return true;
+    open.insert(open.end(), manifest.needed_manifests.begin(), manifest.needed_manifests.end());
+  }
+  return false;
+}
+
 }  // namespace
 
 Response Api::manifest(Call& call) {
@@ -121,17 +141,25 @@ Response Api::getManifest(Call& call) {
 
 // A tag that may not change keeps its manifest; putting the same again is no change.
 void Api::refuseImmutable(const Call& call, const std::string& tag, const Digest& next) const {
-  for (const std::string& pattern : call.policy->settings.immutable_tags) {
-    const size_t colon = pattern.rfind(':');
-    if (!matchesPattern(std::string_view(pattern).substr(0, colon), call.route.repository) ||
-        !matchesPattern(std::string_view(pattern).substr(colon + 1), tag)) {
-      continue;
-    }
-    const auto present = store_.findTag(call.route.repository, tag);
-    if (present && present->digest != next) {
-      throw ApiError(403, code::kDenied,
-                     "tag " + tag + " of " + call.route.repository + " is immutable");
-    }
+  const std::string& repository = call.route.repository;
+  if (!matchesTag(call.policy->settings.immutable_tags, repository, tag)) return;
+  const auto present = store_.findTag(repository, tag);
+  if (present && present->digest != next) {
+    throw ApiError(403, code::kDenied, "tag " + tag + " of " + repository + " is immutable");
+  }
+}
+
+void Api::refuseNeeded(const Call& call, const Digest& digest) const {
+  const std::string& repository = call.route.repository;
+  const auto& patterns = call.policy->settings.immutable_tags;
+  if (patterns.empty()) return;
+  std::set<Digest> seen;
+  for (const std::string& tag : store_.tags(repository)) {
+    if (!matchesTag(patterns, repository, tag)) continue;
+    const auto found = store_.findTag(repository, tag);
+    if (!found || !leadsTo(store_, repository, found->digest, digest, seen)) continue;
+    throw ApiError(403, code::kDenied,
+                   "tag " + tag + " of " + repository + " is immutable and needs " + digest.text());
   }
 }
 
@@ -185,7 +213,7 @@ Response Api::putManifest(Call& call) {
     refuseImmutable(call, manifest.tag, digest);
   }
   if (bytes.size() > quotaLeft(call)) {
-    throw ApiError(403, code::kDenied, "the quota of " + route.repository + " is used up");
+    throw quotaUsedUp(route.repository);
   }
   if (const auto missing = store_.putManifest(route.repository, manifest)) {
     throw ApiError(404, code::kManifestBlobUnknown, "blob unknown to registry: " + missing->text());
@@ -208,12 +236,7 @@ Response Api::deleteManifest(Call& call) {
   bool removed = false;
   if (isDigestText(reference)) {
     gone.digest = requestedDigest(reference);
-    if (!call.policy->settings.immutable_tags.empty()) {
-      for (const std::string& tag : store_.tags(repository)) {
-        const auto found = store_.findTag(repository, tag);
-        if (found && found->digest == gone.digest) refuseImmutable(call, tag, {});
-      }
-    }
+    refuseNeeded(call, gone.digest);
     removed = store_.removeManifest(repository, gone.digest);
   } else {
     checkTag(reference);

@@ -86,9 +86,10 @@ class Collection {
         return a.written != b.written ? a.written > b.written : a.name > b.name;
       });
       for (size_t i = rule.keep_newest; i < tags.size(); ++i) {
-        const bool kept = std::any_of(rule.keep.begin(), rule.keep.end(), [&](const auto& pattern) {
-          return matchesPattern(pattern, tags[i].name);
-        });
+        const bool kept = matchesTag(run_.immutable_tags, repository, tags[i].name) ||
+                          std::any_of(rule.keep.begin(), rule.keep.end(), [&](const auto& pattern) {
+                            return matchesPattern(pattern, tags[i].name);
+                          });
         if (kept || tags[i].written > started_ - rule.keep_younger) continue;
         say("tag " + repository + ":" + tags[i].name);
         ++report_.tags;

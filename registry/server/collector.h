@@ -8,6 +8,7 @@
 #include <cstdint>
 #include <functional>
 #include <string>
+#include <vector>
 
 #include "registry/server/configuration.h"
 #include "registry/server/repositories.h"
@@ -29,6 +30,7 @@ struct CollectionRun {
   // One line per thing that goes: "tag team/app:1.0".
   std::function<void(const std::string&)> report;
   const std::atomic<bool>* stopping = nullptr;
+  std::vector<std::string> immutable_tags = {};  // retention leaves them alone
 };
 
 CollectionReport collectGarbage(RepositoryStore& store, const CollectionRun& run);

@@ -63,10 +63,11 @@ class Collector : public ::testing::Test {
     ASSERT_EQ(utimensat(AT_FDCWD, path.c_str(), times, 0), 0) << path;
   }
 
-  std::vector<std::string> collect(CollectionOptions options = {}, bool dry_run = false) {
+  std::vector<std::string> collect(CollectionOptions options = {}, bool dry_run = false,
+                                   const std::vector<std::string>& immutable_tags = {}) {
     std::vector<std::string> lines;
     const auto report = [&](const std::string& line) { lines.push_back(line); };
-    report_ = collectGarbage(store_, {options, dry_run, report, nullptr});
+    report_ = collectGarbage(store_, {options, dry_run, report, nullptr, immutable_tags});
     return lines;
   }
 
@@ -173,6 +174,24 @@ TEST_F(Collector, RetentionKeepsTheNewestTheYoungAndTheNamed) {
   EXPECT_EQ(report_.tags, 2u);
   EXPECT_THAT(store_.tags("ci/app"), ElementsAre("release", "v2", "v3", "v4"));
   EXPECT_THAT(store_.tags("other"), ElementsAre("v0"));
+}
+
+TEST_F(Collector, RetentionLeavesImmutableTagsAlone) {
+  const Digest config = blob("ci/app", "config");
+  for (const char* tag : {"v1", "v2", "x1", "x2"}) {
+    put("ci/app", tag, kManifestType, manifestText(config), {config});
+    age(folder_.path() + "/repositories/ci/app/_tags/" + tag, 1000);
+  }
+  CollectionOptions options;
+  RetentionRule rule;
+  rule.repository = "**";
+  rule.keep_younger = std::chrono::seconds(100);
+  options.retention = {rule};
+  const std::vector<std::string> immutable = {"other:x*", "ci/*:v*"};
+  EXPECT_THAT(collect(options, true, immutable),
+              UnorderedElementsAre("tag ci/app:x1", "tag ci/app:x2"));
+  collect(options, false, immutable);
+  EXPECT_THAT(store_.tags("ci/app"), ElementsAre("v1", "v2"));
 }
 
 // What is needed cannot be known then: nothing of that repository may go.

@@ -42,7 +42,7 @@ struct QuotaRule {
 };
 
 // Tags of matching repositories that garbage collection removes: all but the newest `keep_newest`,
-// those younger than `keep_younger`, and those that match one of `keep`.
+// those younger than `keep_younger`, those that match one of `keep`, and immutable ones.
 struct RetentionRule {
   std::string repository;
   std::string tag = "**";

@@ -1,6 +1,6 @@
 #include "registry/server/pattern.h"
 
-#include <vector>
+#include <algorithm>
 
 namespace hull::registry {
 
@@ -23,6 +23,16 @@ bool matchesPattern(std::string_view pattern, std::string_view text) {
     at[0] = false;
   }
   return at[text.size()];
+}
+
+bool matchesTag(const std::vector<std::string>& patterns, std::string_view repository,
+                std::string_view tag) {
+  return std::any_of(patterns.begin(), patterns.end(), [&](std::string_view pattern) {
+    const size_t colon = pattern.rfind(':');
+    return colon != std::string_view::npos &&
+           matchesPattern(pattern.substr(0, colon), repository) &&
+           matchesPattern(pattern.substr(colon + 1), tag);
+  });
 }
 
 }  // namespace hull::registry

@@ -228,6 +228,42 @@ TEST_F(Production, ImmutableTagsStayWhatTheyAre) {
   }
 }
 
+TEST_F(Production, WhatAnImmutableTagNeedsStays) {
+  const auto server = serve("r", R"({"immutable_tags": ["prod/*:v*"]})");
+  const std::string inner = manifest("config");
+  const std::string index =
+      R"({"schemaVersion":2,"mediaType":"application/vnd.oci.image.index.v1+json","manifests":[)"
+      R"({"mediaType":"application/vnd.oci.image.manifest.v1+json","size":1,"digest":")" +
+      Digest::of(inner).text() + "\"}]}";
+  const auto remove = [&](const std::string& what) {
+    return call(*server, "DELETE", "/v2/prod/app/" + what);
+  };
+  const std::string config = "blobs/" + Digest::of("config").text();
+  const std::string platform = "manifests/" + Digest::of(inner).text();
+  ASSERT_EQ(pushBlob(*server, "prod/app", "config"), 201);
+  ASSERT_EQ(pushBlob(*server, "prod/app", "other"), 201);
+  ASSERT_EQ(pushManifest(*server, "prod/app/" + platform, inner)->head().status, 201);
+  ASSERT_EQ(call(*server, "PUT", "/v2/prod/app/manifests/v1", index,
+                 {"Content-Type: application/vnd.oci.image.index.v1+json"})
+                ->head()
+                .status,
+            201);
+  const auto refused = remove(config);
+  EXPECT_EQ(refused->head().status, 403);
+  EXPECT_THAT(refused->text(1000, "error"), HasSubstr("tag v1 of prod/app is immutable and needs " +
+                                                      Digest::of("config").text()));
+  EXPECT_EQ(remove(platform)->head().status, 403);
+  EXPECT_EQ(remove("manifests/" + Digest::of(index).text())->head().status, 403);
+  EXPECT_EQ(remove("blobs/" + Digest::of("other").text())->head().status, 202);
+
+  // It is the tag that protects: in a repository without one it may go.
+  ASSERT_EQ(pushBlob(*server, "dev/app", "config"), 201);
+  ASSERT_EQ(pushManifest(*server, "dev/app/manifests/v1", inner)->head().status, 201);
+  EXPECT_EQ(call(*server, "DELETE", "/v2/dev/app/" + platform)->head().status, 202);
+  EXPECT_EQ(call(*server, "DELETE", "/v2/dev/app/" + config)->head().status, 202);
+  EXPECT_EQ(call(*server, "GET", "/v2/prod/app/" + config)->head().status, 200);
+}
+
 TEST_F(Production, QuotasAndTheLargestBlobAreKept) {
   const auto server = serve("r", R"({"quotas": [{"repository": "team/**", "bytes": 1000}],
                                      "limits": {"blob_bytes": 600}})");
@@ -236,6 +272,20 @@ TEST_F(Production, QuotasAndTheLargestBlobAreKept) {
   EXPECT_EQ(pushBlob(*server, "team/b", std::string(401, 'b')), 403);
   EXPECT_EQ(pushBlob(*server, "team/b", std::string(390, 'b')), 201);
   EXPECT_EQ(pushBlob(*server, "elsewhere", std::string(401, 'b')), 201);
+  // A blob of elsewhere counts as one that is uploaded; one that is here already costs nothing.
+  const auto mount = [&](char filler, size_t size) {
+    return call(*server, "POST",
+                "/v2/team/b/blobs/uploads/?from=elsewhere&mount=" +
+                    Digest::of(std::string(size, filler)).text())
+        ->head()
+        .status;
+  };
+  ASSERT_EQ(pushBlob(*server, "elsewhere", std::string(10, 'c')), 201);
+  ASSERT_EQ(pushBlob(*server, "elsewhere", std::string(390, 'b')), 201);
+  EXPECT_EQ(mount('b', 401), 403);
+  EXPECT_EQ(mount('c', 10), 201);
+  EXPECT_EQ(mount('b', 390), 201);
+  EXPECT_EQ(mount('d', 5), 202) << "not there: to be uploaded";
   EXPECT_EQ(
       pushManifest(*server, "team/b/manifests/x", manifest(std::string(390, 'b')))->head().status,
       403);
