@@ -33,7 +33,7 @@ std::function<void()> guarded(int& status, Work work) {
       status = work();
     } catch (const std::exception& error) {
       std::cerr << "hull-registry: " << error.what() << "\n";
-      status = 1;
+      status = exitStatus(error);
     }
   };
 }
@@ -58,15 +58,25 @@ int askServer(const GcOptions& options) {
   FdSource source(socket.get());
   const std::string answer = readAll(source, kMaxControlAnswerBytes, "answer");
   const size_t body = answer.find("\r\n\r\n");
-  if (!answer.starts_with("HTTP/1.1 200") || body == std::string::npos) {
+  if (body == std::string::npos) {
     throw Error(ErrorKind::kUnavailable,
-                "collect garbage: the running server answered " + answer.substr(0, 40));
+                "collect garbage: the running server gave no answer (its log says why)");
+  }
+  if (!answer.starts_with("HTTP/1.1 200")) {
+    throw Error(ErrorKind::kUnavailable,
+                "collect garbage: the running server answered " +
+                    answer.substr(0, answer.find("\r\n")) + ", " +
+                    answer.substr(body + 4, answer.find('\n', body + 4) - body - 4));
   }
   std::cout << answer.substr(body + 4);
   return 0;
 }
 
 int collect(const GcOptions& options) {
+  std::optional<std::chrono::seconds> grace;  // read before a server is asked
+  if (!options.grace.empty()) {
+    grace = inContext("collect garbage", [&] { return parseDuration(options.grace, "--grace"); });
+  }
   ServerOptions server;
   if (!options.config.empty()) {
     inContext("read " + options.config, [&] {
@@ -91,9 +101,10 @@ int collect(const GcOptions& options) {
   }
   CollectionOptions how = server.policy.collection;
   how.untagged = how.untagged || with.untagged;
-  if (!with.grace.empty()) how.grace = parseDuration(with.grace, "--grace");
+  how.grace = grace.value_or(how.grace);
   const auto report = [](const std::string& line) { std::cout << line << "\n"; };
-  const CollectionReport done = collectGarbage(*store, {how, with.dry_run, report, nullptr});
+  const CollectionReport done =
+      collectGarbage(*store, {how, with.dry_run, report, nullptr, server.policy.immutable_tags});
   std::cout << done.text(with.dry_run) << "\n";
   return 0;
 }
@@ -194,6 +205,11 @@ void addUser(CLI::App& app, int& status) {
 }
 
 }  // namespace
+
+int exitStatus(const std::exception& error) {
+  const auto* known = dynamic_cast<const Error*>(&error);
+  return known && known->kind() == ErrorKind::kInvalidArgument ? 2 : 1;
+}
 
 void addMaintenanceCommands(CLI::App& app, int& status) {
   addGc(app, status);

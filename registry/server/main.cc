@@ -78,6 +78,7 @@ void addServeOptions(CLI::App& app, ServeOptions& options) {
 int main(int argc, char** argv) {
   hull::log::setPart("hull-registry");
   CLI::App app("An OCI Distribution registry on a folder", "hull-registry");
+  app.set_version_flag("--version,-v", std::string("hull-registry ") + HULL_VERSION);
   app.require_subcommand(0, 1);
   int status = 0;
 
@@ -104,6 +105,6 @@ int main(int argc, char** argv) {
     return serve(options);
   } catch (const std::exception& error) {
     std::cerr << "hull-registry: " << error.what() << "\n";
-    return 1;
+    return hull::registry::exitStatus(error);
   }
 }

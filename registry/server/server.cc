@@ -238,7 +238,8 @@ struct Server::State {
     const std::lock_guard lock(collecting);
     CollectionReport done;
     try {
-      done = collectGarbage(store, {how, dry_run, report, &stopping});
+      done = collectGarbage(
+          store, {how, dry_run, report, &stopping, policy.get()->settings.immutable_tags});
     } catch (const std::exception& error) {
       log::error(std::string("collect garbage: ") + error.what());
     }
@@ -278,7 +279,11 @@ struct Server::State {
     CollectionOptions how = policy.get()->settings.collection;
     if (query->contains("untagged")) how.untagged = true;
     if (const auto grace = query->find("grace"); grace != query->end()) {
-      how.grace = parseDuration(grace->second, "grace");
+      try {
+        how.grace = parseDuration(grace->second, "grace");
+      } catch (const Error& error) {
+        return plainText(400, std::string(error.what()) + "\n");
+      }
     }
     const bool dry_run = query->contains("dry_run");
     std::string lines;
