@@ -1,5 +1,8 @@
 """The verbs of images as Docker's users know them, by the command line and by the API. No virtual machine is needed."""
+import io
 import json
+import os
+import stat
 import tarfile
 
 from fake_engine import FakeEngineTest, config_of, docker_archive, load_image, plain_tar
@@ -8,6 +11,34 @@ from harness import hull
 
 def rows(*arguments):
     return hull("images", "--format", "{{.Repository}}:{{.Tag}}", *arguments).out.split()
+
+
+class NamesAndFiles(FakeEngineTest):
+    def test_what_is_no_name_is_refused(self):
+        load_image(["app:1"])
+        for name in ("sha256:abcd", "a" * 64, "a" * 64 + ":1", "App:1"):
+            result = hull("tag", "app:1", name, check=False)
+            self.assertEqual((result.status, len(result.err.splitlines())), (1, 1), name)
+        self.assertEqual(rows(), ["app:1"])
+
+    def test_a_digest_cannot_be_pushed(self):
+        load_image(["localhost:1/app:1"])
+        digest = "sha256:" + "0" * 64
+        self.assertIn("cannot push a digest reference", hull("push", f"localhost:1/app@{digest}", check=False).err)
+        answer = self.api("POST", f"/images/localhost:1/app/push?tag={digest}", status=400)
+        self.assertIn("cannot push a digest reference", answer["message"])
+
+    def test_an_archive_goes_into_a_pipe_and_leaves_a_link_alone(self):
+        load_image(["app:1"])
+        folder = self.temporary_folder()
+        (folder / "link").symlink_to("file")
+        (folder / "file").write_text("before")
+        hull("save", "-o", folder / "link", "app:1")
+        self.assertTrue((folder / "link").is_symlink())
+        self.assertTrue(tarfile.is_tarfile(folder / "file"))
+        self.assertIn("manifest.json", tarfile.open(fileobj=io.BytesIO(hull("save", "-o", "/dev/stdout", "app:1", text=False).out)).getnames())
+        hull("save", "-o", "/dev/null", "app:1")
+        self.assertTrue(stat.S_ISCHR(os.stat("/dev/null").st_mode))
 
 
 class Listing(FakeEngineTest):
