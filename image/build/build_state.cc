@@ -145,7 +145,9 @@ bool BuildState::usesArg(const std::string& name) {
 image::Image BuildState::baseImage(const std::string& name, const image::Platform& platform) {
   const std::lock_guard lock(pull_mutex_);
   std::optional<image::Image> found = request.pull ? std::nullopt : store.find(name);
-  if (found && found->config.platform.architecture != platform.architecture) found.reset();
+  if (found && (found->config.platform.os != platform.os ||
+                found->config.platform.architecture != platform.architecture))
+    found.reset();
   if (!found) found = hooks_.pull_image(image::Reference::parse(name), platform);
   pin(store.pinLayers(found->config.diff_ids));
   return *found;

@@ -111,7 +111,7 @@ void warnUnusedArgs(BuildState& build) {
   std::string unused;
   for (const auto& [name, value] : build.request.build_args) {
     const bool known = build.usesArg(name) || build.plan.global_args.contains(name) ||
-                       platformArgs().contains(name) || name == "SOURCE_DATE_EPOCH" ||
+                       build.plan.platform_args.contains(name) || name == "SOURCE_DATE_EPOCH" ||
                        lowerCase(name).ends_with("_proxy");
     if (!known) unused += (unused.empty() ? "" : " ") + name;
   }
@@ -228,7 +228,7 @@ void importCaches(BuildState& build, const BuildHooks& hooks) {
       if (!source.fetch) found = build.store.find(source.image);
       if (!found)
         found = hooks.pull_image(image::Reference::parse(source.image),
-                                 image::Platform::parse(build.request.platform));
+                                 parsePlatform(build.request.platform));
       std::vector<image::Digest> needed = found->config.diff_ids;
       for (const auto& blob : found->layer_blobs) needed.push_back(blob.digest);
       build.pin(build.store.pinLayers(needed));
@@ -252,7 +252,7 @@ void importCaches(BuildState& build, const BuildHooks& hooks) {
 void exportCache(BuildState& build, const BuildHooks& hooks) {
   if (!hooks.cache_mode || !hooks.deliver_cache) return;
   image::ImageConfig config;
-  config.platform = image::Platform::parse(build.request.platform);
+  config.platform = parsePlatform(build.request.platform);
   config.created = build.now;
   std::vector<image::IngestedLayer> layers;
   PackedSteps packed = packSteps(build.stepRecords(*hooks.cache_mode), layers, /*add_layers=*/true);
@@ -283,8 +283,8 @@ image::Image buildImage(image::ImageStore& store, StepRunner& runner, Source& co
 
   BuildState build(store, runner, request, hooks);
   build.file = parseDockerfile(name, readDockerfile(whole, name));
-  build.plan =
-      planStages(build.file, request.build_args, request.target, namesOf(request.contexts));
+  build.plan = planStages(build.file, request.build_args, request.target, namesOf(request.contexts),
+                          parsePlatform(request.platform));
   runChecks(build, ignored);
   if (request.check_only) return {};
   build.context = std::make_unique<RootFs>(store.layers(), std::vector{ingested.diff_id},

@@ -62,6 +62,53 @@ TEST_F(Language, Line31PortsSignalsAndHistory) {
   EXPECT_THAT(failure("FROM scratch\nEXPOSE 9-8\n"), HasSubstr("invalid port"));
 }
 
+TEST_F(Language, AnotherPlatformIsTheArgumentsTheConfigurationsAndTheCaches) {
+  const std::string dockerfile =
+      "FROM scratch\nARG TARGETOS\nARG TARGETARCH\nARG TARGETVARIANT\nARG TARGETPLATFORM\n"
+      "ARG BUILDPLATFORM\nENV a=$TARGETOS.$TARGETARCH.$TARGETVARIANT.$TARGETPLATFORM "
+      "b=$BUILDPLATFORM\nCOPY f /f\n";
+  const auto own = build(dockerfile, {{"f", "F"}});
+  EXPECT_EQ(own.config.platform.text(), "linux/amd64");
+  for (const auto& [wanted, text, variables] :
+       {std::tuple{"linux/arm64/v8", "linux/arm64", "a=linux.arm64..linux/arm64"},
+        {"linux/arm", "linux/arm/v7", "a=linux.arm.v7.linux/arm/v7"},
+        {"linux/amd64", "linux/amd64", "a=linux.amd64..linux/amd64"}}) {
+    request_.platform = wanted;
+    const auto image = build(dockerfile, {{"f", "F"}});
+    EXPECT_EQ(image.config.platform.text(), text);
+    EXPECT_THAT(image.config.config.env, Contains(variables));
+    EXPECT_THAT(image.config.config.env, Contains("b=linux/amd64"));
+    EXPECT_EQ(store_.get(image.id.text()).config.platform.text(), text);
+  }
+  const std::string plain = "FROM scratch AS one\nCOPY f /f\nFROM one\n";
+  build(plain, {{"f", "F"}});
+  build(plain, {{"f", "F"}});
+  EXPECT_EQ(cachedSteps(), 1);
+  request_.platform = "linux/riscv64";
+  EXPECT_EQ(build(plain, {{"f", "F"}}).config.platform.text(), "linux/riscv64");
+  EXPECT_EQ(cachedSteps(), 0);
+}
+
+TEST_F(Language, AStageOfAnotherPlatformTakesItsImagesAndRunsNothing) {
+  request_.tags = {image::Reference::parse("native")};
+  build("FROM scratch\nCOPY f /f\n", {{"f", "F"}});
+  request_.tags.clear();
+  request_.platform = "linux/arm64";
+  failure("FROM native\n");
+  failure("FROM scratch\nCOPY --from=native /f /f\n");
+  failure("FROM --platform=$TARGETOS/s390x scratch\nCOPY --from=native /f /f\n");
+  EXPECT_THAT(pulled_, ElementsAre("linux/arm64", "linux/arm64", "linux/s390x"));
+  EXPECT_THAT(failure("FROM scratch\nENV a=b\nRUN x\n"),
+              ::testing::AllOf(HasSubstr("Dockerfile:3:5: RUN in a stage for linux/arm64"),
+                               HasSubstr("\n  3 | RUN x\n")));
+  EXPECT_TRUE(runner_.ran.empty());
+  const auto image = build(
+      "FROM --platform=$BUILDPLATFORM native AS tools\nRUN x\nFROM scratch\nCOPY --from=tools /f "
+      "/f\n");
+  EXPECT_EQ(runner_.ran.size(), 1u);
+  EXPECT_EQ(image.config.platform.text(), "linux/arm64");
+}
+
 TEST_F(Language, ChecksWarnAndCanFailTheBuild) {
   const auto rules = [&] {
     std::vector<std::string> found;

@@ -175,9 +175,9 @@ class Linter {
   }
 
   void checkGlobal(const Instruction& from, const std::string& name) {
-    if (globals_.contains(name) || platformArgs().contains(name)) return;
+    if (globals_.contains(name) || plan_.platform_args.contains(name)) return;
     std::vector<std::string_view> known(globals_.begin(), globals_.end());
-    for (const auto& [argument, value] : platformArgs()) known.push_back(argument);
+    for (const auto& [argument, value] : plan_.platform_args) known.push_back(argument);
     warn(from, "UndefinedArgInFrom",
          "FROM argument '" + name + "' is not declared" + suggestion(name, known));
   }
@@ -188,8 +188,8 @@ class Linter {
     const auto look = [&](std::string_view name) -> std::optional<std::string> {
       const auto found = defaults.find(std::string(name));
       if (found != defaults.end()) return found->second;
-      const auto platform = platformArgs().find(std::string(name));
-      if (platform != platformArgs().end()) return platform->second;
+      const auto platform = plan_.platform_args.find(std::string(name));
+      if (platform != plan_.platform_args.end()) return platform->second;
       return std::nullopt;
     };
     try {

@@ -102,8 +102,7 @@ void StageBuilder::started(const std::string& label, const std::string& place,
 }
 
 void StageBuilder::findBase() {
-  const auto platform =
-      image::Platform::parse(stage_.platform.empty() ? build_.request.platform : stage_.platform);
+  platform_ = parsePlatform(stage_.platform.empty() ? build_.request.platform : stage_.platform);
   if (stage_.base_stage >= 0) return startFromStage(build_.finishedStage(stage_.base_stage));
   if (stage_.base_is_context) {
     constexpr std::string_view kImage = "docker-image://";
@@ -113,13 +112,14 @@ void StageBuilder::findBase() {
                   "FROM a named context takes an image: --build-context " + stage_.base +
                       "=docker-image://…");
     }
-    return startFromImage(build_.baseImage(source.substr(kImage.size()), platform));
+    return startFromImage(build_.baseImage(source.substr(kImage.size()), platform_));
   }
   if (stage_.base == "scratch") return startFromScratch();
-  startFromImage(build_.baseImage(stage_.base, platform));
+  startFromImage(build_.baseImage(stage_.base, platform_));
 }
 
 void StageBuilder::startFromStage(StageBuilder& base) {
+  platform_ = base.platform_;
   config_ = base.config_;
   layers_ = base.layers_;
   history_ = base.history_;
@@ -134,11 +134,14 @@ void StageBuilder::startFromStage(StageBuilder& base) {
 void StageBuilder::startFromScratch() {
   root_ = std::make_unique<RootFs>(build_.store.layers(), std::vector<image::Digest>{});
   config_.env = {kDefaultPath};
-  key_ = hashOf({"from", "scratch", build_.fixed_time ? build_.now : ""});
+  const std::string base =
+      platform_ == image::Platform{} ? "scratch" : "scratch " + platform_.text();
+  key_ = hashOf({"from", base, build_.fixed_time ? build_.now : ""});
   followHistories();
 }
 
 void StageBuilder::startFromImage(const image::Image& image) {
+  platform_ = image.config.platform;
   config_ = image.config.config;
   const bool has_path = std::any_of(config_.env.begin(), config_.env.end(),
                                     [](const auto& item) { return item.starts_with("PATH="); });
@@ -157,6 +160,10 @@ void StageBuilder::startFromImage(const image::Image& image) {
   key_ = hashOf({"from", image.id.text(), build_.fixed_time ? build_.now : ""});
   created_ = image.config.created.empty() ? build_.now : image.config.created;
   followHistories();
+}
+
+bool StageBuilder::isFor(const image::Platform& platform) const {
+  return platform_.os == platform.os && platform_.architecture == platform.architecture;
 }
 
 void StageBuilder::runTriggers() {
@@ -228,6 +235,7 @@ void StageBuilder::configStep(const Instruction& at, const std::string& meaning,
 void StageBuilder::followHistories() {
   if (build_.fixed_time) return;
   for (const image::Image& image : build_.history_caches) {
+    if (!isFor(image.config.platform)) continue;
     if (auto follower = HistoryFollower::begin(image, history_, layers_))
       followers_.push_back(std::move(*follower));
   }
@@ -372,6 +380,7 @@ StageSession& StageBuilder::session(bool network, const std::vector<RunMount>& m
 
 image::Image StageBuilder::finish(const std::vector<image::Reference>& names) {
   image::ImageConfig config;
+  config.platform = platform_;
   config.created = created_;
   config.author = author_;
   config.config = config_;

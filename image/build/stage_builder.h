@@ -33,6 +33,7 @@ class StageBuilder {
   void startFromStage(StageBuilder& base);
   void startFromImage(const image::Image& image);
   void startFromScratch();
+  bool isFor(const image::Platform& platform) const;  // programs of it run on the stage's
   void findBase();
   void runTriggers();  // ONBUILD of the base
   void execute(const Instruction& at, const std::string& label);
@@ -140,6 +141,7 @@ class StageBuilder {
 
   BuildState& build_;
   const Stage& stage_;
+  image::Platform platform_;  // of the base; until it is known, the one asked for
   image::RuntimeConfig config_;
   std::string author_;
   std::vector<image::IngestedLayer> layers_;

@@ -79,7 +79,7 @@ RootFs& StageBuilder::copySource(const std::string& from, CopyWork& work) {
 RootFs& StageBuilder::imageTree(const std::string& name, const std::string& problem,
                                 CopyWork& work) {
   try {
-    const image::Image found = build_.baseImage(name, image::Platform{});
+    const image::Image found = build_.baseImage(name, platform_);
     return keep(work, std::make_unique<RootFs>(build_.store.layers(), found.config.diff_ids));
   } catch (const Error& error) {
     throw Error(error.kind(), problem + error.what());

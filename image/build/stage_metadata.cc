@@ -105,14 +105,14 @@ void StageBuilder::runArg(const Instruction& at) {
     std::optional<std::string> value;
     const auto given = build_.request.build_args.find(name);
     const auto global = build_.plan.global_args.find(name);
-    const auto platform = platformArgs().find(name);
+    const auto platform = build_.plan.platform_args.find(name);
     if (given != build_.request.build_args.end())
       value = given->second;
     else if (equals != std::string::npos)
       value = expand(word.substr(equals + 1));
     else if (global != build_.plan.global_args.end())
       value = global->second;
-    else if (platform != platformArgs().end())
+    else if (platform != build_.plan.platform_args.end())
       value = platform->second;
     if (value) args_[name] = *value;
     meaning += " " + name + (value ? "=" + *value : "");

@@ -169,6 +169,14 @@ bool StageBuilder::runFlags(const Instruction& at, RunStep& step) const {
 }
 
 void StageBuilder::runCommand(const Instruction& at) {
+  const image::Platform host;
+  if (!isFor(host)) {
+    throw Error(ErrorKind::kNotSupported,
+                "RUN in a stage for " + platform_.text() + ": steps run in a virtual machine for " +
+                    host.text() +
+                    ", which emulates no other (run it in a stage FROM --platform=$BUILDPLATFORM "
+                    "and COPY --from that)");
+  }
   RunStep step = runStep(at);
   const bool network = runFlags(at, step);
   std::vector<std::string> keyed_environment;
@@ -184,7 +192,7 @@ void StageBuilder::runCommand(const Instruction& at) {
   const std::string key =
       hashOf({"run", key_, chainKey(), hashOf(step.arguments), hashOf(keyed_environment),
               step.working_directory, step.user, scripts, network ? "net" : "none", hashOf(mounts),
-              step.all_capabilities ? "insecure" : "", build_.request.platform});
+              step.all_capabilities ? "insecure" : "", platform_.text()});
   Step made{key, history, [&] { return executeRun(at, step, network); }, true};
   made.told = at.flags.empty();  // the history has no flags
   layerStep(made);

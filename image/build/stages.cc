@@ -25,8 +25,10 @@ bool isNumber(std::string_view text) {
 class Planner {
  public:
   Planner(const Dockerfile& file, const std::map<std::string, std::string>& build_args,
-          const std::set<std::string>& contexts)
-      : file_(file), build_args_(build_args), contexts_(contexts) {}
+          const std::set<std::string>& contexts, const image::Platform& platform)
+      : file_(file), build_args_(build_args), contexts_(contexts) {
+    plan_.platform_args = platformArgs(platform);
+  }
 
   StagePlan run(const std::string& target) {
     for (const auto& instruction : file_.instructions) {
@@ -56,8 +58,8 @@ class Planner {
                         [this](std::string_view name) -> std::optional<std::string> {
                           const auto found = plan_.global_args.find(std::string(name));
                           if (found != plan_.global_args.end()) return found->second;
-                          const auto platform = platformArgs().find(std::string(name));
-                          if (platform != platformArgs().end()) return platform->second;
+                          const auto platform = plan_.platform_args.find(std::string(name));
+                          if (platform != plan_.platform_args.end()) return platform->second;
                           return std::nullopt;
                         });
     });
@@ -182,16 +184,21 @@ std::string lowerCase(std::string_view text) {
   return result;
 }
 
-const std::map<std::string, std::string>& platformArgs() {
-  static const std::map<std::string, std::string> args = {{"TARGETPLATFORM", "linux/amd64"},
-                                                          {"TARGETOS", "linux"},
-                                                          {"TARGETARCH", "amd64"},
-                                                          {"TARGETVARIANT", ""},
-                                                          {"BUILDPLATFORM", "linux/amd64"},
-                                                          {"BUILDOS", "linux"},
-                                                          {"BUILDARCH", "amd64"},
-                                                          {"BUILDVARIANT", ""}};
-  return args;
+std::map<std::string, std::string> platformArgs(const image::Platform& target) {
+  const image::Platform host;
+  return {{"TARGETPLATFORM", target.text()},   {"TARGETOS", target.os},
+          {"TARGETARCH", target.architecture}, {"TARGETVARIANT", target.variant},
+          {"BUILDPLATFORM", host.text()},      {"BUILDOS", host.os},
+          {"BUILDARCH", host.architecture},    {"BUILDVARIANT", host.variant}};
+}
+
+image::Platform parsePlatform(std::string_view text) {
+  image::Platform platform = image::Platform::parse(text);
+  if (platform.architecture == "arm" && platform.variant.empty()) platform.variant = "v7";
+  if ((platform.architecture == "arm64" && platform.variant == "v8") ||
+      (platform.architecture == "amd64" && platform.variant == "v1"))
+    platform.variant.clear();
+  return platform;
 }
 
 int findStage(const std::vector<Stage>& stages, const std::string& name, int limit) {
@@ -204,8 +211,9 @@ int findStage(const std::vector<Stage>& stages, const std::string& name, int lim
 }
 
 StagePlan planStages(const Dockerfile& file, const std::map<std::string, std::string>& build_args,
-                     const std::string& target, const std::set<std::string>& contexts) {
-  return Planner(file, build_args, contexts).run(target);
+                     const std::string& target, const std::set<std::string>& contexts,
+                     const image::Platform& platform) {
+  return Planner(file, build_args, contexts, platform).run(target);
 }
 
 }  // namespace hull::build

@@ -9,6 +9,7 @@
 
 #include "image/build/dockerfile.h"
 #include "image/build/words.h"
+#include "image/types/manifest.h"
 
 namespace hull::build {
 
@@ -28,20 +29,26 @@ struct Stage {
 struct StagePlan {
   std::vector<Stage> stages;
   std::map<std::string, std::string> global_args;  // ARG before FROM, with build args applied
-  std::vector<int> order;                          // what the target needs, in order; target last
+  std::map<std::string, std::string> platform_args;
+  std::vector<int> order;  // what the target needs, in order; target last
 };
 
 // Of stages with one name the last is meant (lint.h warns). Throws Dockerfile::error: no FROM
 // first, bad names, unknown target, forward references. `build_args` give the values of ARGs before
 // FROM; `contexts` are named contexts, which hide stages and images of their names (lower case).
+// `platform` is what the image is built for.
 StagePlan planStages(const Dockerfile& file, const std::map<std::string, std::string>& build_args,
-                     const std::string& target, const std::set<std::string>& contexts = {});
+                     const std::string& target, const std::set<std::string>& contexts = {},
+                     const image::Platform& platform = {});
 
 // The index of a stage by name or number before `limit`; -1 when there is none.
 int findStage(const std::vector<Stage>& stages, const std::string& name, int limit);
 
-// TARGETPLATFORM, BUILDOS, … as they are here.
-const std::map<std::string, std::string>& platformArgs();
+// TARGETPLATFORM and so on of `target`, BUILDOS and so on of this host.
+std::map<std::string, std::string> platformArgs(const image::Platform& target = {});
+
+// Without the variant that goes without saying, with the one that "linux/arm" means.
+image::Platform parsePlatform(std::string_view text);
 
 std::string lowerCase(std::string_view text);
 

@@ -129,7 +129,9 @@ class BuilderTest : public ::testing::Test {
     events_.clear();
     BuildHooks hooks;
     hooks.report = [this](const BuildEvent& event) { events_.push_back(event); };
-    hooks.pull_image = [](const image::Reference& name, const image::Platform&) -> image::Image {
+    hooks.pull_image = [this](const image::Reference& name,
+                              const image::Platform& platform) -> image::Image {
+      pulled_.push_back(platform.text());
       throw Error(ErrorKind::kNotFound, "pull " + name.text() + ": not in this test");
     };
     return buildImage(store_, runner_, context, request_, hooks);
@@ -169,6 +171,7 @@ class BuilderTest : public ::testing::Test {
   FakeRunner runner_;
   BuildRequest request_;
   std::vector<BuildEvent> events_;
+  std::vector<std::string> pulled_;  // the platforms asked for
   int64_t clock_ = 1'700'000'000;
 };
 
