@@ -104,6 +104,43 @@ class Archives(EngineTest):
         self.assertEqual(result.out.splitlines(), ["setuid 4755 12:34 regular file 2 1234567890 5000", "fifo", "character special file 1:3", "longsame"])
 
 
+    def test_layers_meet_in_the_guest_as_one_tree(self):
+        from harness import busybox_rootfs
+        attributes = {"user.note": b"kept", "security.capability": bytes.fromhex("0100000200040000000000000000000000000000"),
+                      "system.posix_acl_access": bytes.fromhex(
+                          "02000000" "01000600ffffffff" "0200040007000000" "04000400ffffffff" "10000400ffffffff" "20000400ffffffff")}
+
+        def attributed(info):
+            info.mode, info.pax_headers = 0o644, {"mtime": "1234567890.123456789"}
+            info.pax_headers.update({f"SCHILY.xattr.{key}": value.decode("utf-8", "surrogateescape") for key, value in attributes.items()})
+            return b"with attributes"
+        lower = tar_of({"t/": None, "t/gone": b"", "t/kept": attributed, "t/opaque/": None, "t/opaque/old": b"old", "t/real": b"data"})
+        upper = tar_of({"t/.wh.gone": b"", "t/opaque/.wh..wh..opq": b"", "t/opaque/new": b"new", "t/link": lambda info: setattr(info, "type", tarfile.LNKTYPE) or
+                        setattr(info, "linkname", "t/real")})
+        name = f"hull-test/{unique()}"
+        self.addCleanup(hull, "rmi", "-f", name, check=False)
+        hull("load", stdin=layered_archive(name, [busybox_rootfs(), lower, upper]), text=False)
+        container = unique()
+        self.addCleanup(hull, "rm", "-f", container, check=False)
+        seen = hull("run", "--name", container, name, "/bin/sh", "-c", "PATH=/bin; cd /t; ls -A . opaque; cat opaque/new; test real -ef link && echo same").out
+        self.assertEqual(seen.splitlines(), [".:", "kept", "link", "opaque", "real", "", "opaque:", "new", "newsame"])
+        with tarfile.open(fileobj=io.BytesIO(hull("export", container, text=False).out), errors="surrogateescape") as tar:
+            kept = tar.getmember("t/kept")
+        self.assertEqual(kept.pax_headers.get("mtime"), "1234567890.123456789")
+        found = {key: kept.pax_headers.get(f"SCHILY.xattr.{key}", "").encode("utf-8", "surrogateescape") for key in attributes}
+        self.assertEqual(found, attributes)
+
+
+def layered_archive(name, layers):
+    """A docker-archive as bytes."""
+    import hashlib
+    ids = ["sha256:" + hashlib.sha256(layer).hexdigest() for layer in layers]
+    config = json.dumps({"architecture": "amd64", "os": "linux", "config": {}, "rootfs": {"type": "layers", "diff_ids": ids}}).encode()
+    files = {f"{i}.tar": layer for i, layer in enumerate(layers)}
+    manifest = [{"Config": "config.json", "RepoTags": [f"{name}:latest"], "Layers": list(files)}]
+    return tar_of({**files, "config.json": config, "manifest.json": json.dumps(manifest).encode()})
+
+
 class Transfer(EngineTest):
     def test_push_remove_pull_run(self):
         registry = self.registry()
