@@ -58,9 +58,17 @@ services:
     image: debian
     command: sh -c 'trap "exit 0" TERM; echo beside; while :; do sleep 0.05; done'
     network_mode: "service:web"
+  made:
+    build: {context: ./built, args: {WORD: spoken}, labels: {origin: compose}, target: wanted}
+    image: ship-made
+    profiles: [never]
 volumes:
   data: {labels: {kind: kept}}
 YAML
+mkdir "$folder/built"
+printf 'FROM scratch AS other\nCOPY nothing /\nFROM scratch AS wanted\nARG WORD\nENV SAID=$WORD\nCOPY file /\n' >"$folder/built/Dockerfile"
+echo file >"$folder/built/file"
+inspect_made() { curl -s --unix-socket "$folder/s" http://engine/v1.41/images/ship-made/json; }
 
 # check NAME STATUS PATTERN COMMAND…: as in docker_clients.sh; COMMAND may be the function compose
 check() {
@@ -77,6 +85,9 @@ check() {
 }
 
 check "config" 0 'GREETING' compose config
+check "build" 0 '' compose build made
+check "what build made" 0 'SAID=spoken.*"origin":"compose"' inspect_made
+check "build again from the cache" 0 '' compose build made
 check "up" 0 '' compose up -d
 check "ps" 0 'web' compose ps
 volumes() { curl -s --unix-socket "$folder/s" http://engine/volumes; }

@@ -170,6 +170,22 @@ assert box.logs() == b"up\n"
 box.remove()
 print("hello", out, code)
 PYTHON
+  check "docker-py builds" 0 '^spoken py$' python3 - "$folder/context" <<'PYTHON'
+import docker, io, sys
+client = docker.from_env(timeout=30)
+with open(sys.argv[1] + "/Py", "w") as file:
+    file.write("FROM debian AS wanted\nARG WORD\nLABEL said=$WORD\nCOPY a /a\nFROM debian\nCOPY nothing /\n")
+image, log = client.images.build(path=sys.argv[1], dockerfile="Py", tag="py:1", buildargs={"WORD": "spoken"}, labels={"by": "py"}, target="wanted", rm=True)
+assert any("Successfully built" in line.get("stream", "") for line in log)
+assert image.id == client.images.get("py:1").id
+try:
+    client.images.build(fileobj=io.BytesIO(b"FROM debian\nNONSENSE\n"))
+    raise SystemExit("a wrong Dockerfile was built")
+except (docker.errors.BuildError, docker.errors.APIError) as error:
+    assert "NONSENSE" in str(error), error
+assert "CachesDeleted" in client.api.prune_builds()
+print(image.labels["said"], image.labels["by"])
+PYTHON
 else
   echo "skipped: docker-py is not here (Debian: python3-docker)"
 fi
