@@ -61,12 +61,20 @@ bool matchesParts(const std::vector<std::string>& pattern, const std::vector<std
   return reachable[pattern.size()];
 }
 
+// A path below `folder` may match all of `pattern`.
+bool reachesBelow(const std::vector<std::string>& pattern, const std::vector<std::string>& folder) {
+  for (size_t i = 0; i < pattern.size(); ++i) {
+    if (i == folder.size() || pattern[i] == "**") return true;
+    if (!globMatches(pattern[i], folder[i])) return false;
+  }
+  return false;
+}
+
 }  // namespace
 
-IgnoreRules IgnoreRules::parse(std::string_view text) {
-  if (text.size() > kMaxIgnoreBytes) {
-    throw Error(ErrorKind::kTooLarge, "read .dockerignore: larger than 1 MiB");
-  }
+IgnoreRules IgnoreRules::parse(std::string_view text, const std::string& file) {
+  if (text.size() > kMaxIgnoreBytes)
+    throw Error(ErrorKind::kTooLarge, "read " + file + ": larger than 1 MiB");
   if (text.starts_with("\xef\xbb\xbf")) text.remove_prefix(3);
   IgnoreRules rules;
   for (size_t number = 1; !text.empty(); ++number) {
@@ -76,22 +84,21 @@ IgnoreRules IgnoreRules::parse(std::string_view text) {
     if (line.starts_with('#')) continue;
     line = trim(line);
     if (line.empty()) continue;
+    const std::string place = file + ":" + std::to_string(number) + ": ";
+    if (line.size() > kMaxPatternBytes || rules.patterns_.size() == kMaxIgnorePatterns)
+      throw Error(ErrorKind::kTooLarge, place + "too long a pattern, or too many of them");
     Pattern pattern;
-    if (line.starts_with('!')) {
-      pattern.exception = true;
-      line = trim(line.substr(1));
-      if (line.empty()) {
-        throw Error(ErrorKind::kInvalidArgument, ".dockerignore:" + std::to_string(number) +
-                                                     ": '!' without a pattern (write !path)");
-      }
-    }
-    if (line.size() > kMaxPatternBytes || rules.patterns_.size() == kMaxIgnorePatterns) {
-      throw Error(ErrorKind::kTooLarge, ".dockerignore:" + std::to_string(number) +
-                                            ": too long a pattern, or too many of them");
+    pattern.exception = line.starts_with('!');
+    if (pattern.exception) line = trim(line.substr(1));
+    if (line.empty())
+      throw Error(ErrorKind::kInvalidArgument, place + "'!' without a pattern (write !path)");
+    if (!isValidGlob(line)) {
+      throw Error(ErrorKind::kInvalidArgument,
+                  place + "syntax error in pattern \"" + std::string(line) +
+                      "\" (a [ needs a ] and something before it, a \\ something behind it)");
     }
     pattern.parts = cleanParts(line);
     if (pattern.parts.empty()) continue;  // "." or "/": Docker ignores these
-    rules.has_exceptions_ |= pattern.exception;
     rules.patterns_.push_back(std::move(pattern));
   }
   return rules;
@@ -116,7 +123,11 @@ bool IgnoreRules::excludes(std::string_view path) const {
 }
 
 bool IgnoreRules::prunes(std::string_view directory) const {
-  return !has_exceptions_ && excludes(directory);
+  const std::vector<std::string> parts = cleanParts(directory);
+  return excludes(directory) &&
+         std::none_of(patterns_.begin(), patterns_.end(), [&](const Pattern& pattern) {
+           return pattern.exception && reachesBelow(pattern.parts, parts);
+         });
 }
 
 }  // namespace hull::build

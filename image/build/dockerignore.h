@@ -14,7 +14,8 @@ inline constexpr size_t kMaxIgnorePatterns = 10'000;
 
 class IgnoreRules {
  public:
-  static IgnoreRules parse(std::string_view text);  // throws kInvalidArgument with the line number
+  // Throws kInvalidArgument with `file` and the line's number.
+  static IgnoreRules parse(std::string_view text, const std::string& file = ".dockerignore");
 
   bool excludes(std::string_view path) const;  // relative, cleaned path
   // No path below this excluded folder can be re-included: a walker may skip it.
@@ -26,7 +27,6 @@ class IgnoreRules {
     bool exception = false;          // written with "!"
   };
   std::vector<Pattern> patterns_;
-  bool has_exceptions_ = false;
 };
 
 }  // namespace hull::build

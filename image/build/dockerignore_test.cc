@@ -52,6 +52,23 @@ TEST(IgnoreRules, WithoutExceptionsAnExcludedFolderIsPruned) {
   EXPECT_TRUE(IgnoreRules::parse("vendor\n").prunes("vendor"));
 }
 
+TEST(IgnoreRules, OnlyFoldersThatAnExceptionReachesIntoAreWalked) {
+  const auto named = IgnoreRules::parse("*\n!src/keep\n!docs\n!*.md\n!lib?/*/x\n");
+  EXPECT_FALSE(named.prunes("src"));
+  EXPECT_FALSE(named.prunes("lib1"));
+  EXPECT_FALSE(named.prunes("lib1/any"));
+  EXPECT_FALSE(named.prunes("docs"));  // not ignored at all
+  for (const char* folder : {"node_modules", "src/other", "src/other/keep", "lib", "lib1/any/y"})
+    EXPECT_TRUE(named.prunes(folder)) << folder;
+  const auto anywhere = IgnoreRules::parse("vendor\ntmp\n!vendor/**/*.go\n");
+  EXPECT_FALSE(anywhere.prunes("vendor/a/b/c"));
+  EXPECT_TRUE(anywhere.prunes("tmp"));
+  EXPECT_FALSE(IgnoreRules::parse("tmp\n!**/keep\n").prunes("tmp/a/b"));
+  const auto again = IgnoreRules::parse("!c\nc/d\n");
+  EXPECT_TRUE(again.prunes("c/d"));
+  EXPECT_TRUE(again.excludes("c/d/x"));
+}
+
 TEST(IgnoreRules, CommentsOnlyInColumnZeroAndBlanksAreTrimmed) {
   const auto rules = IgnoreRules::parse("# no\n  #yes  \n\n  spaced  \r\n");
   EXPECT_FALSE(rules.excludes("# no"));
@@ -76,13 +93,32 @@ TEST(IgnoreRules, ManyStarsStayQuick) {
   EXPECT_FALSE(IgnoreRules::parse(pattern + "x").excludes(path));
 }
 
-TEST(IgnoreRules, BadInputNamesItsLine) {
+std::string failure(const std::string& text, const std::string& file) {
   try {
-    IgnoreRules::parse("ok\n!\n");
-    FAIL();
+    IgnoreRules::parse(text, file);
   } catch (const Error& error) {
-    EXPECT_TRUE(std::string(error.what()).starts_with(".dockerignore:2:")) << error.what();
+    return error.what();
   }
+  return "";
+}
+
+TEST(IgnoreRules, BadInputNamesItsLine) {
+  EXPECT_TRUE(failure("ok\n!\n", ".dockerignore").starts_with(".dockerignore:2: '!'"));
+}
+
+TEST(IgnoreRules, BadPatternsNameTheirFileAndLine) {
+  for (const char* bad : {"a[", "[", "[^", "[]", "[]a]", "[a-]", "[-a]", "x/[ab", "[a\\]", "a\\"}) {
+    for (const char* exception : {"", "! "}) {
+      const std::string problem =
+          failure("ok\n\n" + std::string(exception) + bad + "\n", "web.dockerignore");
+      EXPECT_TRUE(problem.starts_with("web.dockerignore:3: syntax error in pattern \"" +
+                                      std::string(bad) + "\""))
+          << bad << ": " << problem;
+    }
+  }
+  for (const char* good :
+       {"]", "[a]", "[^a-z]", "[\\]]", "[a\\-]", "\\[", "\\\\[a]", "[[]", "a*[*]"})
+    EXPECT_EQ(failure(good, "web.dockerignore"), "") << good;
 }
 
 }  // namespace

@@ -41,10 +41,37 @@ bool matchesOne(std::string_view glob, size_t& at, char c) {
   return glob[at++] == c;
 }
 
+// Behind a character of a class; npos when none is there.
+size_t behindMember(std::string_view glob, size_t at) {
+  if (at >= glob.size() || glob[at] == '-' || glob[at] == ']') return glob.npos;
+  return at + (glob[at] == '\\' ? 2 : 1);
+}
+
+// Behind the class that begins at `at`; npos when it does not end, or is none.
+size_t behindClass(std::string_view glob, size_t at) {
+  at += glob.substr(at + 1).starts_with('^') ? 2 : 1;
+  do {
+    at = behindMember(glob, at);
+    if (at < glob.size() && glob[at] == '-') at = behindMember(glob, at + 1);
+  } while (at < glob.size() && glob[at] != ']');
+  return at < glob.size() ? at + 1 : glob.npos;
+}
+
 }  // namespace
 
 bool isGlob(std::string_view pattern) {
   return pattern.find_first_of("*?[") != std::string_view::npos;
+}
+
+bool isValidGlob(std::string_view glob) {
+  size_t at = 0;
+  while (at < glob.size()) {
+    if (glob[at] == '[')
+      at = behindClass(glob, at);
+    else
+      at += glob[at] == '\\' ? 2 : 1;
+  }
+  return at == glob.size();
 }
 
 // Linear backtracking over the last star.

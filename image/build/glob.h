@@ -6,6 +6,7 @@
 namespace hull::build {
 
 bool isGlob(std::string_view pattern);
+bool isValidGlob(std::string_view pattern);  // classes closed and not empty, no \ at the end
 bool globMatches(std::string_view pattern, std::string_view name);  // one component
 
 }  // namespace hull::build
