@@ -59,10 +59,9 @@ std::map<std::string, std::string> contextFolders(const BuildRequest& request) {
 
 // What the context's ignore file says.
 IgnoreRules ignoreRules(RootFs& whole, const std::string& dockerfile) {
-  const std::string special = "/" + dockerfile + ".dockerignore";
-  const bool has_special = whole.tree().resolve(special) != image::kNoInode;
-  return IgnoreRules::parse(
-      whole.readFile(has_special ? special : "/.dockerignore", kMaxIgnoreBytes));
+  std::string name = dockerfile + ".dockerignore";
+  if (whole.tree().resolve("/" + name) == image::kNoInode) name = ".dockerignore";
+  return IgnoreRules::parse(whole.readFile("/" + name, kMaxIgnoreBytes), name);
 }
 
 // The context without what is ignored and without the named contexts, as a tree of its own.
@@ -203,19 +202,43 @@ void report(BuildState& build, const std::vector<Warning>& warnings) {
   }
 }
 
+void checkBases(const BuildState& build) {
+  for (const Stage& stage : build.plan.stages) {
+    if (!stage.base.empty()) continue;
+    throw build.file.error(stage.from, "base name (" +
+                                           splitWords(stage.from.rest, build.file.escape).front() +
+                                           ") should not be blank");
+  }
+  for (const int index : build.plan.order) {
+    const Stage& stage = build.plan.stages[static_cast<size_t>(index)];
+    if (stage.base_stage >= 0 || stage.base_is_context || stage.base == "scratch") continue;
+    try {
+      build.store.find(stage.base);
+    } catch (const Error& error) {
+      if (error.kind() == ErrorKind::kInvalidArgument)
+        throw build.file.error(stage.from, error.what());
+    }
+  }
+}
+
 void runChecks(BuildState& build, const IgnoreRules& ignored) {
   LintContext context;
   context.ignored = &ignored;
   context.variables = [&](const std::string& image) -> std::optional<std::vector<std::string>> {
-    const auto found = build.store.find(image);
-    if (!found) return std::nullopt;
-    std::vector<std::string> names;
-    for (const auto& item : found->config.config.env)
-      names.push_back(item.substr(0, item.find('=')));
-    return names;
+    try {
+      const auto found = build.store.find(image);
+      if (!found) return std::nullopt;
+      std::vector<std::string> names;
+      for (const auto& item : found->config.config.env)
+        names.push_back(item.substr(0, item.find('=')));
+      return names;
+    } catch (const Error&) {
+      return std::nullopt;  // checkBases() says it, or the build
+    }
   };
   const std::vector<Warning> warnings = lint(build.file, build.plan, context);
   report(build, warnings);
+  checkBases(build);
   if (!warnings.empty() && (build.file.check.error || build.request.check_only))
     throw Error(ErrorKind::kInvalidArgument, lintFailure(warnings));
 }

@@ -128,6 +128,31 @@ TEST_F(Language, ChecksWarnAndCanFailTheBuild) {
   EXPECT_TRUE(runner_.ran.empty());
 }
 
+TEST_F(Language, BasesThatAreNoNamesHaveAPlaceAndTheChecksAreSaidBefore) {
+  const auto rules = [&] {
+    std::vector<std::string> found;
+    for (const auto& event : events_) {
+      if (event.kind == BuildEvent::Kind::kWarning) found.push_back(event.name);
+    }
+    return found;
+  };
+  for (const bool check_only : {true, false}) {
+    request_.check_only = check_only;
+    EXPECT_THAT(failure("ARG TAG\nFROM busybox:${TAG}\nCMD x\n"),
+                ::testing::AllOf(HasSubstr("Dockerfile:2:6: invalid reference \"busybox:\""),
+                                 HasSubstr("\n  2 | FROM busybox:${TAG}\n    |      ^")));
+    EXPECT_THAT(rules(), ElementsAre("InvalidDefaultArgInFrom", "JSONArgsRequired"));
+    EXPECT_THAT(failure("FROM BusyBox AS Big\n"),
+                HasSubstr("Dockerfile:1:6: invalid reference \"BusyBox\""));
+    EXPECT_THAT(rules(), ElementsAre("StageNameCasing"));
+    EXPECT_THAT(failure("FROM scratch AS Big\nFROM $TYPO\n"),
+                HasSubstr("Dockerfile:2:6: base name ($TYPO) should not be blank"));
+    EXPECT_THAT(rules(),
+                ElementsAre("StageNameCasing", "UndefinedArgInFrom", "InvalidDefaultArgInFrom"));
+  }
+  EXPECT_EQ(failure("FROM BusyBox AS unused\nFROM scratch\n"), "");
+}
+
 TEST_F(Language, ContextsComeFromAddresses) {
   const std::string tar = contextTar({{"Dockerfile", "FROM scratch\nCOPY f /f\n"}, {"f", "F"}});
   const testing::FileServer server(

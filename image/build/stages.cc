@@ -107,8 +107,6 @@ class Planner {
       stage.platform = expand(from, flag.value);
     }
     stage.base = expand(from, words[0]);
-    if (stage.base.empty())
-      throw file_.error(from, "base name (" + words[0] + ") should not be blank");
     stage.base_is_context = contexts_.contains(lowerCase(stage.base));
     if (!isNumber(stage.base) && !stage.base_is_context)
       stage.base_stage = findStage(plan_.stages, lowerCase(stage.base), index);

@@ -15,7 +15,7 @@ namespace hull::build {
 
 struct Stage {
   std::string name;              // "AS name", lower case; may be empty
-  std::string base;              // expanded: an image, "scratch", or an earlier stage's name
+  std::string base;  // expanded: an image, "scratch", or an earlier stage's name; may be empty
   bool base_is_context = false;  // a named context of that name
   int base_stage = -1;           // index of that stage
   std::string platform;          // --platform
@@ -34,7 +34,7 @@ struct StagePlan {
 };
 
 // Of stages with one name the last is meant (lint.h warns). Throws Dockerfile::error: no FROM
-// first, bad names, unknown target, forward references. `build_args` give the values of ARGs before
+// first, bad names (of a base: that is for who needs it), unknown target, forward references. `build_args` give the values of ARGs before
 // FROM; `contexts` are named contexts, which hide stages and images of their names (lower case).
 // `platform` is what the image is built for.
 StagePlan planStages(const Dockerfile& file, const std::map<std::string, std::string>& build_args,
