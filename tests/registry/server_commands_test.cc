@@ -6,6 +6,7 @@
 #include <unistd.h>
 
 #include <filesystem>
+#include <thread>
 
 #include "base/error.h"
 #include "base/file.h"
@@ -13,6 +14,7 @@
 #include "registry/client/client.h"
 #include "registry/client/transfer.h"
 #include "registry/server/acceptor.h"
+#include "registry/server/repositories.h"
 #include "registry/server/server.h"
 
 namespace hull::registry {
@@ -122,11 +124,42 @@ TEST_F(ServerCommands, GcSaysThatAGraceIsNoTime) {
   check("alone");
 }
 
+TEST_F(ServerCommands, GcLeavesImmutableTagsAlone) {
+  writeFileAtomic(file("r.json"), R"({"immutable_tags": ["a:v*"], "collection": {
+      "retention": [{"repository": "**", "keep_newest": 1}]}})");
+  {
+    RepositoryStore store(file("r"));
+    for (const char* tag : {"v1", "v2", "x1", "x2"}) {
+      NewManifest manifest;
+      manifest.bytes = R"({"schemaVersion":2,"layers":[]})";
+      manifest.digest = image::Digest::of(manifest.bytes);
+      manifest.media_type = "application/vnd.oci.image.manifest.v1+json";
+      manifest.tag = tag;
+      ASSERT_FALSE(store.putManifest("a", manifest));
+    }
+  }
+  const auto check = [&](const std::string& when) {
+    const CommandResult would = runCommand(
+        {HULL_REGISTRY, "gc", "--root", file("r"), "--config", file("r.json"), "--dry-run"});
+    EXPECT_EQ(would.status, 0) << when << ": " << would.errors;
+    EXPECT_THAT(would.output, AllOf(HasSubstr("tag a:x1\n"), Not(HasSubstr("tag a:v")))) << when;
+  };
+  check("alone");
+  ServerOptions options;
+  options.listen = "127.0.0.1:0";
+  options.root = file("r");
+  const Server server(options, file("r.json"));
+  check("beside a server");
+}
+
 TEST_F(ServerCommands, SighupOpensTheAccessLogAnew) {
   Program program({"--root", file("r"), "--listen", "127.0.0.1:0", "--access-log", file("log")});
   const std::string url = urlOf(program);
   ASSERT_NE(url, "");
   EXPECT_EQ(ask(url + "/v2/before/manifests/x")->head().status, 404);
+  for (int i = 0; i < 600 && readFile(file("log")).empty(); ++i) {  // logged after the answer
+    std::this_thread::sleep_for(std::chrono::milliseconds(50));
+  }
   std::filesystem::rename(file("log"), file("log.1"));
   program.signal(SIGHUP);
   ASSERT_NE(program.waitFor("read the configuration again"), "");
@@ -134,7 +167,8 @@ TEST_F(ServerCommands, SighupOpensTheAccessLogAnew) {
   EXPECT_EQ(program.stop(), 0);
   EXPECT_THAT(readFile(file("log")),
               AllOf(HasSubstr("GET /v2/after/manifests/x"), Not(HasSubstr("/v2/before/"))));
-  EXPECT_THAT(readFile(file("log.1")), Not(HasSubstr("/v2/after/")));
+  EXPECT_THAT(readFile(file("log.1")),
+              AllOf(HasSubstr("GET /v2/before/manifests/x"), Not(HasSubstr("/v2/after/"))));
 }
 
 TEST_F(ServerCommands, WhoAsksTooOftenIsToldWhenToComeBack) {
