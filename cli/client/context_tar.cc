@@ -146,13 +146,16 @@ class TarOut {
   std::map<std::pair<dev_t, ino_t>, std::string> links_;
 };
 
-std::string ignoreText(const ContextOptions& options) {
-  if (!options.outside_ignore.empty()) return options.outside_ignore;
-  const std::string special = options.folder + "/" + options.dockerfile + ".dockerignore";
-  if (!options.dockerfile.empty() && fileExists(special))
-    return readFile(special, build::kMaxIgnoreBytes);
-  const std::string usual = options.folder + "/.dockerignore";
-  return fileExists(usual) ? readFile(usual, build::kMaxIgnoreBytes) : "";
+build::IgnoreRules ignoreRules(const ContextOptions& options) {
+  const std::string special = options.dockerfile + ".dockerignore";
+  if (!options.outside_ignore.empty())
+    return build::IgnoreRules::parse(options.outside_ignore, "the Dockerfile's .dockerignore");
+  const bool has_special =
+      !options.dockerfile.empty() && fileExists(options.folder + "/" + special);
+  const std::string name = has_special ? special : ".dockerignore";
+  const std::string path = options.folder + "/" + name;
+  if (!fileExists(path)) return {};
+  return build::IgnoreRules::parse(readFile(path, build::kMaxIgnoreBytes), name);
 }
 
 // Where it is, its name in the context, its attributes.
@@ -167,7 +170,7 @@ class Walker {
       : options_(options),
         found_(found),
         cost_(cost),
-        rules_(build::IgnoreRules::parse(ignoreText(options))),
+        rules_(ignoreRules(options)),
         prefix_(std::move(prefix)) {}
 
   void walk(const std::string& relative) {
@@ -185,9 +188,23 @@ class Walker {
   }
 
  private:
+  struct Found {
+    std::string path, name;
+    struct stat info;
+  };
+
   bool isSent(const std::string& relative) const {
     return relative == options_.dockerfile || relative == ".dockerignore" ||
            !rules_.excludes(relative);
+  }
+
+  // Ignored folders go along when something in them does.
+  void send(const std::string& relative, const Found& found) {
+    if (!rules_.excludes(relative)) {
+      for (const Found& folder : unsent_) found_(folder.path, folder.name, folder.info);
+      unsent_.clear();
+    }
+    found_(found.path, found.name, found.info);
   }
 
   void visit(const std::string& relative) {
@@ -199,10 +216,15 @@ class Walker {
     if (S_ISDIR(info.st_mode)) {
       const bool holds_dockerfile = options_.dockerfile.starts_with(relative + "/");
       if (excluded && rules_.prunes(relative) && !holds_dockerfile) return;
-      if (!excluded) found_(path, prefix_ + relative + "/", info);
+      const Found folder{path, prefix_ + relative + "/", info};
+      if (excluded)
+        unsent_.push_back(folder);
+      else
+        send(relative, folder);
       walk(relative);
+      if (excluded && !unsent_.empty()) unsent_.pop_back();
     } else if (!excluded && !S_ISSOCK(info.st_mode)) {
-      found_(path, prefix_ + relative, info);
+      send(relative, {path, prefix_ + relative, info});
     }
   }
 
@@ -211,6 +233,7 @@ class Walker {
   ContextCost& cost_;
   build::IgnoreRules rules_;
   std::string prefix_;
+  std::vector<Found> unsent_;  // the ignored folders that the walk is in
 };
 
 void walk(const ContextOptions& options, const VisitFunction& found, ContextCost& cost) {

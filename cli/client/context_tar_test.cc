@@ -67,6 +67,34 @@ TEST_F(ContextTar, ADockerfileInAnIgnoredFolderStillTravels) {
   EXPECT_THAT(names({"", "ci/Dockerfile", "", ""}), ElementsAre(".dockerignore", "ci/Dockerfile"));
 }
 
+TEST_F(ContextTar, TheFoldersOfAnExceptionTravelAsTheyAreAndNoOthers) {
+  put(".dockerignore", "c\nd\n!c/deep/h\n!c/deep/i\n!c/empty/none\n!c/z\n");
+  put("c/deep/h", "h");
+  put("c/deep/i", "i");
+  put("c/empty/other", "x");
+  put("c/z", "z");
+  put("d/x", "x");
+  std::filesystem::permissions(folder_.path() + "/c", std::filesystem::perms::owner_all);
+  EXPECT_THAT(names({}),
+              ElementsAre(".dockerignore", "c/", "c/deep/", "c/deep/h", "c/deep/i", "c/z"));
+  StringSink tar;
+  writeContext({folder_.path(), "", "", ""}, tar);
+  EXPECT_THAT(checkCommand({"tar", "-tv"}, tar.text), ::testing::HasSubstr("drwx------ "));
+}
+
+TEST_F(ContextTar, ABadIgnoreRuleNamesItsFileAndLine) {
+  put("a.Dockerfile", "FROM scratch");
+  for (const std::string name : {".dockerignore", "a.Dockerfile.dockerignore"}) {
+    put(name, "ok\na[b\n");
+    try {
+      names({"", "a.Dockerfile", "", ""});
+      FAIL() << name;
+    } catch (const Error& error) {
+      EXPECT_THAT(error.what(), ::testing::StartsWith(name + ":2: syntax error in pattern"));
+    }
+  }
+}
+
 TEST_F(ContextTar, LinksAreKeptAndOwnersAreRoot) {
   put("file", "x");
   std::filesystem::create_symlink("file", folder_.path() + "/symbolic");

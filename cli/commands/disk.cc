@@ -6,6 +6,7 @@
 
 #include "cli/client/filters.h"
 #include "cli/commands/context.h"
+#include "cli/commands/disk_details.h"
 #include "cli/terminal/format.h"
 
 namespace hull::cli {
@@ -160,8 +161,13 @@ void addDiskCommands(CLI::App& system, Context& context) {
   auto verbose = std::make_shared<bool>(false);
   auto* df = system.add_subcommand("df", "Show what takes disk space");
   df->add_option("--format", *format, "json, table …, or a template");
-  df->add_flag("-v,--verbose", *verbose, "Accepted for compatibility");
-  df->callback([&context, format] { diskUsage(context, *format); });
+  df->add_flag("-v,--verbose", *verbose, "Every image, container, volume and cache");
+  df->callback([&context, format, verbose] {
+    if (!*verbose) return diskUsage(context, *format);
+    if (!format->empty())
+      throw Exit{125, "system df: -v has a form of its own; leave --format out"};
+    std::cout << diskDetails(context.engine().get("/system/df"));
+  });
 
   auto o = std::make_shared<PruneOptions>();
   auto* command = system.add_subcommand("prune", "Remove what nothing uses");

@@ -101,6 +101,7 @@ check "health options" 0 '"Interval":1500000000.*"Retries":4' bash -c "$hull cre
 check "a bad duration" 125 'no duration' "$hull" create --health-interval 5x debian
 check "events since" 0 'container create' "$hull" events --since 1m --until 0s --filter type=container
 check "df" 0 'Images .*Containers' "$hull" system df
+check "df -v" 0 'REPOSITORY .*UNIQUE SIZE.*debian .*CONTAINER ID .*VOLUME NAME .*Build cache usage: ' "$hull" system df -v
 check "prune asks" 0 'Are you sure' bash -c "echo n | $hull system prune"
 check "prune" 0 'Total reclaimed space' "$hull" system prune -f
 
