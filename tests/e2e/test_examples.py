@@ -28,10 +28,13 @@ class Examples(EngineTest):
     def serve(self, name, port, *options):
         image = self.build(name)
         host_port = free_port()
-        container = unique(name)
-        self.addCleanup(hull, "rm", "-f", container, check=False)
+        self.container = container = unique(name)
+        self.addCleanup(hull, "rm", "-f", "-v", container, check=False)
         hull("run", "-d", "--name", container, "-p", f"127.0.0.1:{host_port}:{port}", *options, image)
         return host_port
+
+    def inspect(self, template):
+        return hull("inspect", "-f", template, self.container).out.strip()
 
     def answer(self, port):
         def ask():
@@ -48,6 +51,7 @@ class Examples(EngineTest):
 
     def test_python_web(self):
         self.assertEqual(self.answer(self.serve("python-web", 5000)), "Flask in a microVM\n")
+        wait_for(lambda: self.inspect("{{.State.Health.Status}}") == "healthy", "the health check passes", COMMAND_SECONDS)
 
     def test_static_site(self):
         self.assertIn("behind a hardware wall", self.answer(self.serve("static-site", 80)))
@@ -62,3 +66,8 @@ class Examples(EngineTest):
                 return connection.recv(1) in (b"N", b"S")
             return False
         wait_for(ready, "PostgreSQL answers", COMMAND_SECONDS)
+        self.assertIn("volume /var/lib/postgresql", self.inspect("{{range .Mounts}}{{.Type}} {{.Destination}}\n{{end}}"))
+        # Over its port, as another container of the same image.
+        address = self.inspect("{{.NetworkSettings.IPAddress}}")
+        said = hull("run", "--rm", "--entrypoint", "psql", "-e", "PGPASSWORD=secret", "hull-example/postgres", "-h", address, "-U", "postgres", "-At", "-c", "select 40 + 2")
+        self.assertEqual(said.out, "42\n")
