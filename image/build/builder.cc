@@ -64,14 +64,33 @@ IgnoreRules ignoreRules(RootFs& whole, const std::string& dockerfile) {
   return IgnoreRules::parse(whole.readFile("/" + name, kMaxIgnoreBytes), name);
 }
 
+std::string parentOf(const std::string& path) {
+  const size_t slash = path.rfind('/');
+  return slash == std::string::npos ? "" : path.substr(0, slash);
+}
+
+// The folders that what is not ignored stands in.
+std::set<std::string> foldersInUse(const image::LayerIndex& index, const IgnoreRules& rules) {
+  std::set<std::string> folders;
+  for (const image::Entry& entry : index.entries) {
+    if (rules.excludes(entry.path)) continue;
+    std::string folder = parentOf(entry.path);
+    while (!folder.empty() && folders.insert(folder).second) folder = parentOf(folder);
+  }
+  return folders;
+}
+
 // The context without what is ignored and without the named contexts, as a tree of its own.
 image::Tree filteredContext(const image::LayerIndex& index, const IgnoreRules& rules,
                             const std::map<std::string, std::string>& others) {
+  const std::set<std::string> folders = foldersInUse(index, rules);
   image::LayerIndex kept;
   kept.data_bytes = index.data_bytes;
   std::copy_if(index.entries.begin(), index.entries.end(), std::back_inserter(kept.entries),
                [&](const image::Entry& entry) {
-                 return !rules.excludes(entry.path) &&
+                 const bool in_use =
+                     entry.type == image::EntryType::kDirectory && folders.contains(entry.path);
+                 return (in_use || !rules.excludes(entry.path)) &&
                         std::none_of(others.begin(), others.end(), [&](const auto& other) {
                           return isBelow(entry.path, other.second);
                         });

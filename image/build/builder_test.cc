@@ -68,6 +68,25 @@ TEST_F(Builder, CopyStaysInsideTheContext) {
   EXPECT_EQ(fileOf(image, "/p"), "mine");  // the link is followed inside the context
 }
 
+TEST_F(Builder, TheFolderOfAnExceptionKeepsItsAttributes) {
+  const auto image = build("FROM scratch\nCOPY . /\n", {{".dockerignore", "c\nd\n!c/s/h\n"},
+                                                        {"c/", ""},
+                                                        {"c/s/", ""},
+                                                        {"c/s/h", "H"},
+                                                        {"c/t/", ""},
+                                                        {"d/", ""}});
+  EXPECT_EQ(inodeOf(image, "c").mode, 0700);
+  EXPECT_EQ(inodeOf(image, "c/s").mode, 0700);
+  EXPECT_GT(inodeOf(image, "c/s").mtime_seconds, 1'700'000'000);
+  EXPECT_FALSE(has(image, "c/t"));
+  EXPECT_FALSE(has(image, "d"));
+}
+
+TEST_F(Builder, BadIgnoreRulesNameTheirFile) {
+  EXPECT_THAT(failure("FROM scratch\n", {{"Dockerfile.dockerignore", "x\na[\n"}}),
+              HasSubstr("Dockerfile.dockerignore:2: syntax error in pattern \"a[\""));
+}
+
 TEST_F(Builder, CopyGlobsAndMissingSources) {
   const auto image = build("FROM scratch\nCOPY *.t /d/\nCOPY no*match /e/\n",
                            {{"a.t", "1"}, {"b.t", "2"}, {"c", "3"}});

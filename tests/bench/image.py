@@ -209,7 +209,9 @@ class Podman(Contender):
         return ["podman"]
 
     def commands(self, folder, image):
-        return [["podman", "--root", f"{folder}/root", "--runroot", f"{folder}/run", "pull", "-q", "--tls-verify=false", image]]
+        # podman takes no runroot of more than 50 characters.
+        runroot = f"/tmp/hull-bench-podman-{os.getpid()}"
+        return [["podman", "--root", f"{folder}/root", "--runroot", runroot, "pull", "-q", "--tls-verify=false", image]]
 
 
 class Ctr(Contender):
