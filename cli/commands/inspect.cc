@@ -3,6 +3,7 @@
 #include <iostream>
 
 #include "cli/terminal/format.h"
+#include "cli/terminal/template.h"
 
 namespace hull::cli {
 

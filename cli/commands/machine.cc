@@ -11,6 +11,7 @@
 #include "cli/client/machine_options.h"
 #include "cli/commands/context.h"
 #include "cli/terminal/format.h"
+#include "cli/terminal/template.h"
 #include "machine/agent.h"
 
 namespace hull::cli {

@@ -10,6 +10,7 @@
 #include "cli/client/filters.h"
 #include "cli/commands/context.h"
 #include "cli/terminal/format.h"
+#include "cli/terminal/template.h"
 
 #ifndef HULL_VERSION
 #error "the build defines HULL_VERSION"

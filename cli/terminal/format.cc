@@ -9,6 +9,7 @@
 #include <nlohmann/json.hpp>
 
 #include "base/error.h"
+#include "cli/terminal/template.h"
 
 namespace hull::cli {
 
@@ -118,125 +119,6 @@ std::string Table::text() const {
       if (i + 1 < row.size()) out.append(widths[i] - displayWidth(row[i]) + 3, ' ');
     }
     out += '\n';
-  }
-  return out;
-}
-
-namespace {
-
-[[noreturn]] void badTemplate(std::string_view part) {
-  throw Error(
-      ErrorKind::kInvalidArgument,
-      fmt::format("parse --format: '{{{{{}}}}}' is not understood (fields like {{{{.Name}}}}, "
-                  "{{{{json .Config}}}}, upper, lower, len and index are)",
-                  part));
-}
-
-std::vector<std::string> words(std::string_view text) {
-  std::vector<std::string> result;
-  for (size_t i = 0; i < text.size();) {
-    if (std::isspace(static_cast<unsigned char>(text[i]))) {
-      ++i;
-    } else if (text[i] == '"') {
-      const size_t end = text.find('"', i + 1);
-      if (end == std::string_view::npos) badTemplate(text);
-      result.emplace_back(text.substr(i, end - i + 1));
-      i = end + 1;
-    } else {
-      size_t end = i;
-      while (end < text.size() && !std::isspace(static_cast<unsigned char>(text[end]))) ++end;
-      result.emplace_back(text.substr(i, end - i));
-      i = end;
-    }
-  }
-  return result;
-}
-
-json field(const json& value, std::string_view path, std::string_view whole) {
-  if (path.empty() || path[0] != '.') badTemplate(whole);
-  const json* at = &value;
-  path.remove_prefix(1);
-  while (!path.empty()) {
-    const size_t dot = path.find('.');
-    const std::string name(path.substr(0, dot));
-    if (!at->is_object() || !at->contains(name)) {
-      throw Error(ErrorKind::kInvalidArgument,
-                  fmt::format("expand --format: no field \"{}\" in \"{}\"", name, whole));
-    }
-    at = &(*at)[name];
-    path.remove_prefix(dot == std::string_view::npos ? path.size() : dot + 1);
-  }
-  return *at;
-}
-
-std::string plain(const json& value) {
-  if (value.is_string()) return value.get<std::string>();
-  if (value.is_null()) return "<no value>";
-  if (value.is_array()) {
-    std::string text = "[";
-    for (const auto& item : value) text += (text.size() > 1 ? " " : "") + plain(item);
-    return text + "]";
-  }
-  if (value.is_object()) {
-    std::string text = "map[";
-    for (const auto& [key, item] : value.items()) {
-      text += (text.size() > 4 ? " " : "") + key + ":" + plain(item);
-    }
-    return text + "]";
-  }
-  return value.dump();
-}
-
-std::string evaluate(std::string_view action, const json& value) {
-  const auto parts = words(action);
-  if (parts.size() == 1) return plain(field(value, parts[0], action));
-  if (parts.size() == 2) {
-    const json at = field(value, parts[1], action);
-    if (parts[0] == "json") return at.dump();
-    if (parts[0] == "len")
-      return std::to_string(at.is_string() ? at.get<std::string>().size() : at.size());
-    std::string text = plain(at);
-    if (parts[0] == "upper" || parts[0] == "lower") {
-      const bool up = parts[0] == "upper";
-      std::transform(text.begin(), text.end(), text.begin(), [up](unsigned char c) {
-        return static_cast<char>(up ? std::toupper(c) : std::tolower(c));
-      });
-      return text;
-    }
-  }
-  if (parts.size() >= 3 && parts[0] == "index") {
-    json at = field(value, parts[1], action);
-    for (size_t i = 2; i < parts.size(); ++i) {
-      if (parts[i].front() == '"') {
-        const std::string key = parts[i].substr(1, parts[i].size() - 2);
-        at = at.is_object() && at.contains(key) ? json(at[key]) : json();
-      } else {
-        const auto position = static_cast<size_t>(std::strtoul(parts[i].c_str(), nullptr, 10));
-        at = at.is_array() && position < at.size() ? json(at[position]) : json();
-      }
-    }
-    return plain(at);
-  }
-  badTemplate(action);
-}
-
-}  // namespace
-
-std::string expandTemplate(std::string_view text, const json& value) {
-  std::string out;
-  while (!text.empty()) {
-    if (text.starts_with("{{")) {
-      const size_t end = text.find("}}");
-      if (end == std::string_view::npos) badTemplate(text.substr(2));
-      out += evaluate(text.substr(2, end - 2), value);
-      text.remove_prefix(end + 2);
-    } else if (text.starts_with("\\n") || text.starts_with("\\t")) {
-      out += text[1] == 'n' ? '\n' : '\t';
-      text.remove_prefix(2);
-    } else {
-      out += text[0];
-      text.remove_prefix(1);
-    }
   }
   return out;
 }

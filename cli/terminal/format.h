@@ -1,5 +1,4 @@
-// How Docker's client writes sizes, times, durations and tables, and the subset of Go templates
-// that --format takes. Pure functions.
+// How Docker's client writes sizes, times, durations, tables and rows. Pure functions.
 #pragma once
 
 #include <cstdint>
@@ -28,10 +27,6 @@ class Table {
  private:
   std::vector<std::vector<std::string>> rows_;
 };
-
-// Expands {{.A.B}}, {{json .A}}, {{upper .A}}, {{lower .A}}, {{index .A "key"}}, {{len .A}} and
-// text, with \n and \t. Throws kInvalidArgument naming anything else.
-std::string expandTemplate(std::string_view text, const nlohmann::json& value);
 
 // One object per line through --format ("json" or a template), or as a table of `columns` with
 // "table …" and by default. `rows` are objects keyed by Docker's field names.

@@ -57,22 +57,6 @@ TEST(Format, TablesAlignTheirColumns) {
   EXPECT_EQ(table.text(), "A           LONG\nwide cell   x\n");
 }
 
-TEST(Format, TemplatesExpandFieldsAndFunctions) {
-  const json value = {{"State", {{"ExitCode", 3}}}, {"Args", {"a", "b"}}, {"Map", {{"k.x", "v"}}}};
-  EXPECT_EQ(expandTemplate("{{.State.ExitCode}}", value), "3");
-  EXPECT_EQ(expandTemplate("{{json .Args}}", value), R"(["a","b"])");
-  EXPECT_EQ(expandTemplate("{{.Args}} {{len .Args}}", value), "[a b] 2");
-  EXPECT_EQ(expandTemplate(R"({{index .Map "k.x"}}\t{{index .Args 1}})", value), "v\tb");
-  EXPECT_EQ(expandTemplate("{{upper .Map}}", value), "MAP[K.X:V]");
-}
-
-TEST(Format, TemplatesThatAreNotUnderstoodSaySo) {
-  const json value = {{"A", 1}};
-  EXPECT_THROW(expandTemplate("{{.B}}", value), Error);
-  EXPECT_THROW(expandTemplate("{{range .A}}", value), Error);
-  EXPECT_THROW(expandTemplate("{{.A", value), Error);
-}
-
 TEST(Format, RowsAsTableJsonAndTemplate) {
   const std::vector<Column> columns = {{"ID", "ID"}, {"NAMES", "Names"}};
   const std::vector<json> rows = {{{"ID", "1"}, {"Names", "n"}}};
