@@ -21,7 +21,7 @@ class Joined(EngineTest):
 
     def test_two_containers_talk_over_loopback_and_see_nothing_else_of_each_other(self):
         web = self.container("--hostname", "front", "--add-host", "db:10.9.8.7", "--", "sh", "-c", "echo mine > /here; " + SERVE)
-        near = self.join(web, "--", "sh", "-c", "echo other > /here; sleep 1000")
+        near = self.join(web, "--", "sh", "-c", "[ -e /here ] || echo other > /here; sleep 1000")
         wait_for(lambda: "from-web" in hull("exec", near, "sh", "-c", ASK, check=False).out, "an answer over loopback")
         self.assertEqual(inspect(near)["HostConfig"]["NetworkMode"], "container:" + inspect(web)["Id"])
         # File systems, processes and host names.
