@@ -245,8 +245,8 @@ void serve(const ServeOptions& options, const MakeEngine& make) {
   // The engine first: its lock tells a second one apart before it touches the sockets.
   const auto engine = make(names);
   const gid_t owner_group = groupOf(options.group);
-  std::vector<std::pair<std::string, ino_t>>
-      made;  // another engine may have replaced one at the end
+  // Another engine may have replaced one at the end.
+  std::vector<std::pair<std::string, ino_t>> made;
   for (const std::string& path : paths) {
     listeners.push_back(listenOn(path, owner_group));
     made.emplace_back(path, inodeOf(path));

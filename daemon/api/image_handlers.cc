@@ -98,8 +98,8 @@ void tag(Exchange& exchange, Engine& engine) {
     throw Error(ErrorKind::kInvalidArgument,
                 "tag: \"" + repository + "\" would be taken for the beginning of a digest");
   }
-  (void)image::Reference::parse(
-      repository);  // one that is an image's id is no name with a tag either
+  // One that is an image's id is no name with a tag either.
+  (void)image::Reference::parse(repository);
   const auto name = image::Reference::parse(repository + (tag.empty() ? "" : ":" + tag));
   engine.images().tag(image.id, name);
   publish(engine, "tag", image.id.text(), name.familiar());

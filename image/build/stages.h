@@ -34,7 +34,8 @@ struct StagePlan {
 };
 
 // Of stages with one name the last is meant (lint.h warns). Throws Dockerfile::error: no FROM
-// first, bad names (of a base: that is for who needs it), unknown target, forward references. `build_args` give the values of ARGs before
+// first, bad names (of a base: that is for who needs it), unknown target, forward references.
+// `build_args` give the values of ARGs before
 // FROM; `contexts` are named contexts, which hide stages and images of their names (lower case).
 // `platform` is what the image is built for.
 StagePlan planStages(const Dockerfile& file, const std::map<std::string, std::string>& build_args,
